@@ -1,0 +1,1 @@
+"""The public contracts: everything that crosses a wire. Imports nothing else of tocsin."""

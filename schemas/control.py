@@ -1,0 +1,74 @@
+"""Control records: what tocsin itself writes to the event topic. They are told from events by one header.
+
+    header `tocsin` = {"control": "tick"}
+                    = {"control": "ruleset", "id": ..., "seq": ..., "mac": ...}
+                    = {"control": "forward", "partition": ..., "offset": ..., "index": ..., "mac": ...}
+
+`ruleset` and `forward` are signed with the control key for the partition they are written to, so that a publisher who may
+write events can neither switch rules nor forge an origin.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import Annotated, Final, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+HEADER: Final = "tocsin"
+
+
+class _Control(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Tick(_Control):
+    """Stands for silence: moves stream time to its append time less the idle grace."""
+
+    control: Literal["tick"] = "tick"
+
+
+class RulesetRecord(_Control):
+    """From this offset on the partition is judged by the ruleset `id`. `seq` rises with every deploy."""
+
+    control: Literal["ruleset"] = "ruleset"
+    id: str
+    seq: Annotated[int, Field(ge=1)]
+    mac: str = ""
+
+
+class Forward(_Control):
+    """The record's value is an event that was found on another partition, at this origin."""
+
+    control: Literal["forward"] = "forward"
+    partition: Annotated[int, Field(ge=0)]
+    offset: Annotated[int, Field(ge=0)]
+    index: Annotated[int, Field(ge=0)]
+    mac: str = ""
+
+
+Control = Annotated[Tick | RulesetRecord | Forward, Field(discriminator="control")]
+_Signed = TypeVar("_Signed", RulesetRecord, Forward)
+_CONTROL: Final[TypeAdapter[Tick | RulesetRecord | Forward]] = TypeAdapter(Control)
+
+
+def parse_control(header: bytes) -> Tick | RulesetRecord | Forward:
+    """The control record of a header value. Raises ValueError where it is none."""
+    return _CONTROL.validate_json(header)
+
+
+def sign(control: _Signed, key: bytes, *, topic: str, partition: int, value: bytes) -> _Signed:
+    """`control` with its MAC under `key`, bound to the place it is written to and to the record's value."""
+    return control.model_copy(update={"mac": _mac(control, key, topic, partition, value)})
+
+
+def is_signed(control: RulesetRecord | Forward, key: bytes, *, topic: str, partition: int, value: bytes) -> bool:
+    """Whether the MAC of `control` is right for `key` and this place."""
+    return hmac.compare_digest(control.mac.encode(), _mac(control, key, topic, partition, value).encode())
+
+
+def _mac(control: RulesetRecord | Forward, key: bytes, topic: str, partition: int, value: bytes) -> str:
+    said = control.model_copy(update={"mac": ""}).model_dump_json()
+    text = b"\0".join((topic.encode(), str(partition).encode(), said.encode(), value))
+    return hmac.new(key, text, hashlib.sha256).hexdigest()

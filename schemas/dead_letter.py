@@ -1,0 +1,49 @@
+"""Dead letters: records that could not be processed, kept whole, with where they came from and why.
+
+A dead letter carries the key, value and headers of the record as they were, and these headers beside them:
+`dlq.source.topic`, `dlq.source.partition`, `dlq.source.offset`, `dlq.source.timestamp`, `dlq.stage`, `dlq.reason`,
+`dlq.message`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final, Literal
+
+MAX_MESSAGE: Final = 500
+Stage = Literal["decode", "validate", "control", "notify"]
+
+
+class DeadReason(StrEnum):
+    """Why a record is a dead letter; the label of the metric."""
+
+    EMPTY = "empty"
+    OVERSIZED = "oversized"
+    UNDECODABLE = "undecodable"
+    ILL_TYPED = "ill_typed"
+    FUTURE = "future"
+    BAD_CONTROL = "bad_control"
+    UNSIGNED = "unsigned"
+    STALE = "stale"
+    MISROUTED = "misrouted"
+    UNREADABLE = "unreadable"
+
+
+Headers = tuple[tuple[str, bytes], ...]
+
+
+def dead_letter_headers(
+    headers: Headers, *, topic: str, partition: int, offset: int, timestamp: int, stage: Stage, reason: DeadReason, message: str
+) -> Headers:
+    """The headers of a dead letter: those of the record, and where it came from and why. `timestamp` is in milliseconds."""
+    said = "".join(c if c.isprintable() else "?" for c in message)[:MAX_MESSAGE]
+    return (
+        *headers,
+        ("dlq.source.topic", topic.encode()),
+        ("dlq.source.partition", str(partition).encode()),
+        ("dlq.source.offset", str(offset).encode()),
+        ("dlq.source.timestamp", str(timestamp).encode()),
+        ("dlq.stage", stage.encode()),
+        ("dlq.reason", reason.encode()),
+        ("dlq.message", said.encode("utf-8", "replace")),
+    )

@@ -1,0 +1,163 @@
+"""A chunk of the log as columns: what the kernel folds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.expression import FieldReference, Predicate
+
+Int = NDArray[np.int64]
+Bool = NDArray[np.bool_]
+Float = NDArray[np.float64]
+
+MISSING = -1
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Origin:
+    """Where a forwarded event was found first."""
+
+    partition: int
+    offset: int
+    index: int
+
+
+class Text(NamedTuple):
+    """A text column: `codes` int64[n] into `words`, MISSING where the event has no such field."""
+
+    codes: Int
+    words: list[str]
+
+
+class Groups(NamedTuple):
+    """A grouping: `codes` int64[n] into `keys`, each a tuple of texts."""
+
+    codes: Int
+    keys: list[tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Events in log order, n of them.
+
+    `events` are decoded structs with one attribute per event field; a field that is absent holds a value that is no
+    str, bool, int or float. `offset`, `append_time` (µs), `ts` (µs), `weight` and `index` (place in a record's array)
+    are int64[n]. `local` is False where an event belongs to another partition: it moves stream time and counts there.
+    `origins` gives the origin of each row that was forwarded here.
+    """
+
+    events: Sequence[Any]
+    offset: Int
+    index: Int
+    append_time: Int
+    ts: Int
+    weight: Int
+    local: Bool
+    origins: dict[int, Origin] = field(default_factory=dict)
+    _values: dict[FieldReference, list[Any]] = field(default_factory=dict)
+    _texts: dict[FieldReference, Text] = field(default_factory=dict)
+    _numbers: dict[FieldReference, Float] = field(default_factory=dict)
+    masks: dict[Predicate, Bool] = field(default_factory=dict)
+    _groups: dict[tuple[str, ...], Groups] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+    def values(self, reference: FieldReference) -> list[Any]:
+        """The values of a field, None where it is absent."""
+        found = self._values.get(reference)
+        if found is None:
+            name = reference.field
+            if reference.attribute:
+                found = [event.attributes.get(name) if event.attributes else None for event in self.events]
+            else:
+                found = [value if isinstance(value := getattr(event, name), _SCALAR) else None for event in self.events]
+            self._values[reference] = found
+        return found
+
+    def number(self, reference: FieldReference) -> Float:
+        """The field as float64[n], NaN where it is absent or no number. Lossless, since integers lie within +-2**53."""
+        found = self._numbers.get(reference)
+        if found is None:
+            found = self._numbers[reference] = np.array(
+                [value if isinstance(value, int | float) and value is not True and value is not False else np.nan for value in self.values(reference)],
+                dtype=np.float64,
+            )
+        return found
+
+    def text(self, reference: FieldReference) -> Text:
+        """The field as interned text: booleans and numbers as JSON writes them."""
+        found = self._texts.get(reference)
+        if found is None:
+            codes: dict[Any, int] = {}
+            column = np.array(
+                [MISSING if (value := _as_text(raw)) is None else codes.setdefault(value, len(codes)) for raw in self.values(reference)],
+                dtype=np.int64,
+            )
+            found = self._texts[reference] = Text(column, list(codes))
+        return found
+
+
+    def groups(self, by: tuple[str, ...]) -> Groups:
+        """The groups that the names in `by` divide the events into."""
+        found = self._groups.get(by)
+        if found is None:
+            texts = [self.text(_reference(name)) for name in by]
+            codes = np.zeros(len(self), dtype=np.int64)
+            for column, words in texts:
+                # Dense after every name, so that the product of many large vocabularies cannot overflow.
+                codes = np.unique(codes * (len(words) + 1) + column + 1, return_inverse=True)[1]
+            _, first = np.unique(codes, return_index=True)
+            keys = [tuple(words[column[row]] if column[row] != MISSING else "" for column, words in texts) for row in first.tolist()]
+            found = self._groups[by] = Groups(codes, keys)
+        return found
+
+
+_SCALAR = (str, bool, int, float)
+
+
+def _reference(by: str) -> FieldReference:
+    name = by.removeprefix("attributes.")
+    return FieldReference(field=name, attribute=name != by)
+
+
+def _as_text(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return repr(value)
+
+
+@dataclass(frozen=True, slots=True)
+class TickStep:
+    """A tick record: silence up to its append time."""
+
+    offset: int
+    append_time: int
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchStep:
+    """A ruleset record: from this offset on the ruleset `ruleset` judges."""
+
+    offset: int
+    append_time: int
+    ruleset: str
+    seq: int
+
+
+Step = Columns | TickStep | SwitchStep
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Consecutive records of one partition, up to and including `last_offset`. Dead letters are in it as nothing."""
+
+    steps: tuple[Step, ...]
+    last_offset: int

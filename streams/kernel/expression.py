@@ -1,0 +1,63 @@
+"""Selections as masks over the columns of a chunk."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from functools import reduce
+from typing import Any, Final
+
+import numpy as np
+
+from schemas.expression import AllOf, Among, AnyOf, Compare, Everything, Exists, FieldReference, Not, Predicate, Scalar, type_of
+from streams.kernel.columns import MISSING, Bool, Columns
+
+_ORDER: Final[dict[str, Callable[[Any, Any], Any]]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+def mask(predicate: Predicate, columns: Columns) -> Bool:
+    """Which of the n events match: bool[n]. A field that is absent, or of another type, equals nothing."""
+    found = columns.masks.get(predicate)
+    if found is None:
+        found = columns.masks[predicate] = _mask(predicate, columns)
+    return found
+
+
+def _mask(predicate: Predicate, columns: Columns) -> Bool:
+    match predicate:
+        case Compare(left=left, comparison="!=", value=value):
+            return ~_equals(left, value, columns)
+        case Compare(left=left, comparison="==", value=value):
+            return _equals(left, value, columns)
+        case Compare(left=left, comparison=comparison, value=value):
+            # Comparing with NaN, which stands for absence, is false, as it should be.
+            return np.asarray(_ORDER[comparison](columns.number(left), value), dtype=np.bool_)
+        case Among(left=left, values=values):
+            return reduce(operator.or_, (_equals(left, value, columns) for value in values))
+        case Exists(left=left):
+            return np.array([value is not None for value in columns.values(left)], dtype=np.bool_)
+        case AllOf(of=of):
+            return reduce(operator.and_, (mask(part, columns) for part in of))
+        case AnyOf(of=of):
+            return reduce(operator.or_, (mask(part, columns) for part in of))
+        case Not(of=of):
+            return ~mask(of, columns)
+        case Everything():
+            return np.ones(len(columns), dtype=np.bool_)
+
+
+def _equals(left: FieldReference, value: Scalar, columns: Columns) -> Bool:
+    if isinstance(value, bool):
+        return np.array([held is value for held in columns.values(left)], dtype=np.bool_)
+    if isinstance(value, str):
+        if left.attribute or type_of[left.field] != "text":
+            return np.array([held == value for held in columns.values(left)], dtype=np.bool_)
+        codes, words = columns.text(left)
+        code = words.index(value) if value in words else MISSING
+        return np.asarray((codes == code) & (codes != MISSING))
+    return np.asarray(columns.number(left) == value)

@@ -1,0 +1,396 @@
+"""The groups of one rule: their slices and episodes, folded chunk by chunk."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import numpy as np
+
+from schemas.alert import Transition
+from schemas.number import SCALE, to_fixed
+from streams.kernel.aggregates import Aggregate, merged
+from streams.kernel.columns import Bool, Columns, Float, Int
+from streams.kernel.expression import mask
+from streams.kernel.judge import Plan, Windows
+from streams.kernel.lifecycle import Episode, Firing, Judgement, Opening, Pending, Resolved, advance
+from streams.kernel.slices import Reach, reach_at
+from streams.kernel.transition import Decider, make_transition
+
+GROUP: Final = b"g"
+CELL: Final = b"c"
+_SLICE: Final = struct.Struct(">q")
+_EXACT: Final = 2.0**53
+_LIMB: Final = 10**18
+
+Key = tuple[str, ...]
+
+
+class Group:
+    """What is known of one group: stream times of its first and last counted event, its slices, its episode."""
+
+    __slots__ = ("cells", "episode", "first_at", "key", "last_at")
+
+    def __init__(self, key: Key, first_at: int, last_at: int, episode: Episode | None = None) -> None:
+        self.key = key
+        self.first_at = first_at
+        self.last_at = last_at
+        self.episode = episode
+        self.cells: dict[int, Aggregate] = {}
+
+    def window(self, first: int, end: int) -> Aggregate:
+        """The slices [first, end) as one."""
+        cells = self.cells
+        if len(cells) <= end - first:
+            return merged(cell for number, cell in cells.items() if first <= number < end)
+        return merged(cells[number] for number in range(first, end) if number in cells)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of a chunk that are folded: those from `start` on, of which `counted` bool[n] count here.
+
+    `times` int64[n] is stream time after each row; `before` is stream time before row `start`.
+    """
+
+    columns: Columns
+    start: int
+    counted: Bool
+    times: Int
+    before: int
+
+    def decider(self, row: int, at: int) -> Decider:
+        """Row `row`, deciding at stream time `at`."""
+        columns = self.columns
+        return Decider(int(columns.offset[row]), int(columns.index[row]), int(columns.append_time[row]), at)
+
+
+class Entry(NamedTuple):
+    """A transition with its place among those of a chunk."""
+
+    place: tuple[int, int, int, str, Key]
+    transition: Transition
+
+
+class RuleGroups:
+    """One rule's groups in one partition."""
+
+    def __init__(self, plan: Plan, topic: str, partition: int, max_groups: int) -> None:
+        self.plan = plan
+        self.topic, self.partition, self.max_groups = topic, partition, max_groups
+        self.groups: dict[Key, Group] = {}
+        self.late = 0
+        self.overflow = 0
+        self.judged = 0
+        self._dirty_groups: set[Key] = set()
+        self._dirty_cells: set[tuple[Key, int]] = set()
+        self._entries: list[Entry] = []
+
+    # --- folding ---------------------------------------------------------------------------------------------------
+
+    def fold(self, rows: Rows) -> None:
+        """Close the slices that stream time passes, and count and judge the rows between."""
+        columns, plan = rows.columns, self.plan
+        current = rows.times // plan.every
+        changes = np.flatnonzero(np.diff(current[rows.start :], prepend=rows.before // plan.every)) + rows.start
+        touching = rows.counted & mask(plan.rule.select, columns)
+        values = None
+        if plan.field is not None:
+            values = columns.number(plan.field)
+            touching &= ~np.isnan(values)
+        touched = np.flatnonzero(touching)
+        touched = touched[touched >= rows.start]
+        if not len(touched) and not len(changes):
+            return
+        of = None if plan.of is None else mask(plan.of, columns)
+        edges = [rows.start, *(change for change in changes.tolist() if change != rows.start), len(columns)]
+        previous = rows.before // plan.every
+        for begin, end in zip(edges, edges[1:], strict=False):
+            now = int(current[begin])
+            if now > previous:
+                self.close(previous, now, partial(rows.decider, begin))
+                previous = now
+            inside = touched[np.searchsorted(touched, begin) : np.searchsorted(touched, end)]
+            if len(inside):
+                self._count(rows, inside, of, values, reach_at(now, plan.span, plan.baseline_span))
+
+    def close(self, previous: int, current: int, decider: Callable[[int], Decider]) -> None:
+        """Judge every group at each boundary from slice `previous` to `current`, and forget the idle ones."""
+        for group in list(self.groups.values()):
+            for number in range(previous + 1, current + 1):
+                self._judge_boundary(group, reach_at(number, self.plan.span, self.plan.baseline_span), decider)
+                if self._forget_if_idle(group, number):
+                    break
+
+    def _judge_boundary(self, group: Group, reach: Reach, decider: Callable[[int], Decider]) -> None:
+        plan, at = self.plan, reach.current * self.plan.every
+        # A count without an episode can rise only by events that waited in the slice that now enters.
+        if group.episode is not None or not plan.only_rises_by_events or max(group.cells, default=-1) >= reach.current:
+            full = group.window(reach.first - 1, reach.current) if plan.quantity and group.first_at <= at - plan.over else None
+            self._judge(group, Windows(group.window(reach.first, reach.current + 1), full, self._baseline(group, reach), True), decider(at), reach)
+        for number in [number for number in group.cells if number < reach.baseline_first]:
+            del group.cells[number]
+            self._dirty_cells.add((group.key, number))
+
+    def _forget_if_idle(self, group: Group, number: int) -> bool:
+        timing = self.plan.timing
+        if group.episode is not None:
+            return False
+        if timing.ends_in_silence:
+            if number * self.plan.every - group.last_at < timing.no_data_after:
+                return False
+        elif group.cells:
+            return False
+        self._forget(group)
+        return True
+
+    def _forget(self, group: Group) -> None:
+        del self.groups[group.key]
+        self._dirty_groups.add(group.key)
+        self._dirty_cells.update((group.key, number) for number in group.cells)
+
+    def _baseline(self, group: Group, reach: Reach) -> tuple[int, int] | None:
+        if not self.plan.baseline_span:
+            return None
+        if group.episode is not None:
+            return group.episode.baseline
+        window = group.window(reach.baseline_first, reach.first)
+        return window.sum, window.count
+
+    def _count(self, rows: Rows, touched: Int, of: Bool | None, values: Float | None, reach: Reach) -> None:
+        """Count the rows `touched`, between which stream time passes no boundary, group by group."""
+        columns = rows.columns
+        numbers = columns.ts[touched] // self.plan.every
+        late = numbers < reach.baseline_first
+        if late.any():
+            self.late += int(late.sum())
+            touched, numbers = touched[~late], numbers[~late]
+        if not len(touched):
+            return
+        codes, keys = columns.groups(self.plan.rule.by)
+        distinct, firsts, members = np.unique(codes[touched], return_index=True, return_inverse=True)
+        cells = _reduce(columns, touched, members, numbers, of, values)
+        order = np.argsort(members, kind="stable")
+        ends = np.searchsorted(members[order], np.arange(len(distinct)), side="right").tolist()
+        for place in np.argsort(firsts, kind="stable").tolist():
+            mine = order[ends[place - 1] if place else 0 : ends[place]]
+            key = keys[distinct[place]]
+            first, last = int(touched[mine[0]]), int(touched[mine[-1]])
+            group = self.groups.get(key)
+            if group is None:
+                if len(self.groups) >= self.max_groups:
+                    self.overflow += len(mine)
+                    continue
+                group = self.groups[key] = Group(key, int(rows.times[first]), 0)
+                self._dirty_groups.add(key)
+            added = cells[place]
+            self.judged += len(mine)
+            self._dirty_cells.update((key, number) for number in added)
+            before = group.window(reach.first, reach.current + 1)
+            inside = merged(cell for number, cell in added.items() if reach.first <= number <= reach.current)
+            moves_baseline = self.plan.baseline_span > 0 and min(added) < reach.first
+            if not moves_baseline and self.plan.cannot_change(group.episode, before, inside, self._baseline(group, reach), int(rows.times[last])):
+                for number, cell in added.items():
+                    group.cells.setdefault(number, Aggregate()).merge(cell)
+            else:
+                self._walk(rows, group, touched[mine], numbers[mine], of, values, reach, before)
+            group.last_at = int(rows.times[last])
+            if self.plan.timing.ends_in_silence:
+                self._dirty_groups.add(key)
+
+    def _walk(
+        self, rows: Rows, group: Group, touched: Int, numbers: Int, of: Bool | None, values: Float | None, reach: Reach, judged: Aggregate
+    ) -> None:
+        """Count and judge the rows of one group one by one. `judged` is its judged window without them."""
+        columns = rows.columns
+        for row, number in zip(touched.tolist(), numbers.tolist(), strict=True):
+            event = (
+                int(columns.offset[row]),
+                int(columns.weight[row]),
+                of is not None and bool(of[row]),
+                None if values is None else to_fixed(float(values[row])),
+            )
+            group.cells.setdefault(number, Aggregate()).add(*event)
+            if reach.first <= number <= reach.current:
+                judged.add(*event)
+            self._judge(group, Windows(judged, None, self._baseline(group, reach), False), rows.decider(row, int(rows.times[row])), reach)
+            group.last_at = int(rows.times[row])
+
+    def _judge(self, group: Group, windows: Windows, decider: Decider, reach: Reach) -> None:
+        plan, before = self.plan, group.episode
+        levels = plan.verdicts(windows)
+        recovered = plan.recovered(windows, levels) if isinstance(before, Firing) else None
+        judgement = Judgement(decider.at, levels, recovered, windows.boundary, group.last_at)
+        group.episode, outcome = advance(before, judgement, plan.timing, Opening(decider.offset, decider.index, decider.at), windows.baseline)
+        if group.episode is not before:
+            self._dirty_groups.add(group.key)
+        if outcome is not None:
+            episode = before if isinstance(outcome, Resolved) else group.episode
+            if not isinstance(episode, Firing):
+                raise AssertionError("only firing episodes make transitions")
+            self._tell(make_transition(plan, group.key, episode, outcome, decider, windows, reach, (self.topic, self.partition)), decider, group.key)
+
+    def _tell(self, transition: Transition, decider: Decider, key: Key) -> None:
+        self._entries.append(Entry((decider.offset, decider.index, decider.at, self.plan.rule.name, key), transition))
+
+    def take_entries(self) -> list[Entry]:
+        """The transitions since the last call."""
+        entries, self._entries = self._entries, []
+        return entries
+
+    def take_counts(self) -> tuple[int, int, int]:
+        """Rows judged, late and overflowing since the last call."""
+        counts = self.judged, self.late, self.overflow
+        self.judged = self.late = self.overflow = 0
+        return counts
+
+    # --- rulesets --------------------------------------------------------------------------------------------------
+
+    def resolve_all(self, outcome: Resolved, decider: Decider) -> None:
+        """End every firing episode, and forget every group."""
+        for group in list(self.groups.values()):
+            if isinstance(group.episode, Firing):
+                transition = make_transition(self.plan, group.key, group.episode, outcome, decider, None, None, (self.topic, self.partition))
+                self._tell(transition, decider, group.key)
+            self._forget(group)
+
+    def replan(self, plan: Plan) -> None:
+        """Go on under another revision of the rule, which aggregates the same."""
+        places = [self._level(level.severity) for level in plan.rule.levels]
+        for group in self.groups.values():
+            episode = group.episode
+            if episode is None:
+                continue
+            since = tuple(None if place is None else episode.since[place] for place in places)
+            if isinstance(episode, Pending):
+                group.episode = Pending(episode.opening, since, episode.baseline)
+            else:
+                group.episode = replace(episode, since=since)
+            self._dirty_groups.add(group.key)
+        self.plan = plan
+
+    def _level(self, severity: str) -> int | None:
+        return next((rank for rank, level in enumerate(self.plan.rule.levels) if level.severity == severity), None)
+
+    # --- the table -------------------------------------------------------------------------------------------------
+
+    @property
+    def dirty(self) -> int:
+        """How many keys `take_dirty` would write."""
+        return len(self._dirty_groups) + len(self._dirty_cells)
+
+    def take_dirty(self) -> Iterator[tuple[bytes, bytes | None]]:
+        """The keys that changed since the last call, with their values; None where they are gone."""
+        for key in sorted(self._dirty_groups):
+            group = self.groups.get(key)
+            yield group_key(self.plan.state_id, key), None if group is None else encode_group(group, self.plan.timing.ends_in_silence)
+        for key, number in sorted(self._dirty_cells):
+            group = self.groups.get(key)
+            cell = None if group is None else group.cells.get(number)
+            yield cell_key(self.plan.state_id, key, number), None if cell is None else msgspec.msgpack.encode(cell.encode())
+        self._dirty_groups.clear()
+        self._dirty_cells.clear()
+
+    def restore_group(self, key: Key, value: bytes) -> None:
+        """Take over a group as `take_dirty` wrote it."""
+        self.groups[key] = decode_group(key, value)
+
+    def restore_cell(self, key: Key, number: int, value: bytes) -> None:
+        """Take over a slice; its group comes first."""
+        self.groups[key].cells[number] = Aggregate.decode(msgspec.msgpack.decode(value))
+
+
+def group_key(state_id: bytes, key: Key) -> bytes:
+    """Table key of a group."""
+    return GROUP + state_id + msgspec.json.encode(key)
+
+
+def cell_key(state_id: bytes, key: Key, number: int) -> bytes:
+    """Table key of a slice of a group."""
+    return CELL + state_id + _SLICE.pack(number) + msgspec.json.encode(key)
+
+
+def split_group_key(table_key: bytes) -> tuple[bytes, Key]:
+    """State id and group of a table key."""
+    return table_key[1:9], msgspec.json.decode(table_key[9:], type=tuple[str, ...])
+
+
+def split_cell_key(table_key: bytes) -> tuple[bytes, Key, int]:
+    """State id, group and slice of a table key."""
+    return table_key[1:9], msgspec.json.decode(table_key[17:], type=tuple[str, ...]), _SLICE.unpack(table_key[9:17])[0]
+
+
+def encode_group(group: Group, ends_in_silence: bool) -> bytes:
+    """The table value of a group. The last event's time is kept only where a decision may need it."""
+    episode = group.episode
+    held: list[Any] = [group.first_at, group.last_at if ends_in_silence else 0]
+    if episode is not None:
+        opening = episode.opening
+        held += [(opening.offset, opening.index, opening.opened_at), episode.since, None if episode.baseline is None else (*divmod(episode.baseline[0], _LIMB), episode.baseline[1])]
+    if isinstance(episode, Firing):
+        held += [episode.rank, episode.valued_at, episode.recovering, episode.ordinal]
+    return msgspec.msgpack.encode(held)
+
+
+def decode_group(key: Key, value: bytes) -> Group:
+    """The group that `encode_group` wrote."""
+    first_at, last_at, *held = msgspec.msgpack.decode(value)
+    episode: Episode | None = None
+    if held:
+        opening, since, limbs, *firing = held
+        baseline = None if limbs is None else (limbs[0] * _LIMB + limbs[1], limbs[2])
+        episode = Pending(Opening(*opening), tuple(since), baseline)
+        if firing:
+            rank, valued_at, recovering, ordinal = firing
+            episode = Firing(episode.opening, episode.since, rank, valued_at, recovering, ordinal, baseline)
+    return Group(key, first_at, last_at, episode)
+
+
+def _reduce(columns: Columns, touched: Int, members: Int, numbers: Int, of: Bool | None, values: Float | None) -> list[dict[int, Aggregate]]:
+    """The rows `touched` as aggregates: per member (0 to m - 1) a dict from slice to aggregate."""
+    lowest = int(numbers.min()) if len(numbers) else 0
+    width = int(numbers.max()) - lowest + 1 if len(numbers) else 1
+    distinct, firsts, cells = np.unique(members * width + (numbers - lowest), return_index=True, return_inverse=True)
+    size = len(distinct)
+    weights, offsets = columns.weight[touched], columns.offset[touched]
+    last = np.zeros(size, dtype=np.int64)
+    last[cells] = offsets  # rows are in log order, and the last assignment stays
+    counts = np.bincount(cells, weights, size)
+    events = np.bincount(cells, minlength=size)
+    matching = np.zeros(size) if of is None else np.bincount(cells, weights * of[touched], size)
+    found: list[dict[int, Aggregate]] = [{} for _ in range(int(members.max()) + 1 if len(members) else 0)]
+    measured = None if values is None else _measure(cells, size, weights, values[touched])
+    for place, code in enumerate(distinct.tolist()):
+        cell = Aggregate()
+        cell.count, cell.events, cell.of = int(counts[place]), int(events[place]), int(matching[place])
+        cell.first_offset, cell.last_offset = int(offsets[firsts[place]]), int(last[place])
+        if measured is not None:
+            cell.sum, cell.smallest, cell.largest = measured[place]
+        member, number = divmod(code, width)
+        found[member][number + lowest] = cell
+    return found
+
+
+def _measure(cells: Int, size: int, weights: Int, values: Float) -> list[tuple[int, int, int]]:
+    """Per cell the exact weighted sum, the smallest and the largest value."""
+    smallest, largest = np.full(size, np.inf), np.full(size, -np.inf)
+    np.minimum.at(smallest, cells, values)
+    np.maximum.at(largest, cells, values)
+    whole = np.trunc(values)
+    parts = np.rint((values - whole) * 1e9)
+    heaviest = float(weights.max()) * len(values)
+    if heaviest * float(np.abs(whole).max()) < _EXACT and heaviest * 1e9 < _EXACT:
+        # Below 2**53 float64 adds integers without rounding.
+        sums = [
+            int(high) * SCALE + int(low)
+            for high, low in zip(np.bincount(cells, whole * weights, size).tolist(), np.bincount(cells, parts * weights, size).tolist(), strict=True)
+        ]
+    else:
+        sums = [0] * size
+        for cell, weight, value in zip(cells.tolist(), weights.tolist(), values.tolist(), strict=True):
+            sums[cell] += weight * to_fixed(value)
+    return [(total, to_fixed(low), to_fixed(high)) for total, low, high in zip(sums, smallest.tolist(), largest.tolist(), strict=True)]

@@ -1,0 +1,213 @@
+"""One partition of the event topic: the fold that everything else serves."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from schemas.alert import Reason, Transition
+from schemas.rule import Ruleset
+from streams.kernel.columns import Bool, Chunk, Columns, Origin, SwitchStep, TickStep
+from streams.kernel.groups import CELL, GROUP, Entry, RuleGroups, Rows, split_cell_key, split_group_key
+from streams.kernel.judge import Plan
+from streams.kernel.lifecycle import Resolved
+from streams.kernel.slices import stream_times, tick_time
+from streams.kernel.transition import Decider
+
+MARKER: Final = b"m"
+VERSION: Final = 1
+MAX_GROUPS: Final = 100_000
+_KEY_BYTES: Final = 160
+"""About what a dirty key and its value take in the changelog."""
+
+
+class MissingRuleset(LookupError):
+    """The state was written under a ruleset that is not at hand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a chunk did, beside the state: transitions in order, and counts. `late` and `overflow` are by rule name."""
+
+    transitions: tuple[Transition, ...] = ()
+    counted: int = 0
+    duplicates: int = 0
+    judged: int = 0
+    late: dict[str, int] = field(default_factory=dict)
+    overflow: dict[str, int] = field(default_factory=dict)
+    unreadable: tuple[str, ...] = ()
+
+
+class _Tally:
+    """Counts over the rules, also of those that go within a chunk."""
+
+    def __init__(self) -> None:
+        self.judged = 0
+        self.late: Counter[str] = Counter()
+        self.overflow: Counter[str] = Counter()
+
+    def add(self, groups: RuleGroups) -> None:
+        judged, late, overflow = groups.take_counts()
+        self.judged += judged
+        for counter, number in ((self.late, late), (self.overflow, overflow)):
+            if number:
+                counter[groups.plan.rule.name] += number
+
+
+class PartitionState:
+    """The state of one partition: `apply` folds chunks into it, `take_dirty` gives what changed, `restore` brings it back."""
+
+    def __init__(self, topic: str, partition: int, max_groups: int = MAX_GROUPS) -> None:
+        self.topic, self.partition, self.max_groups = topic, partition, max_groups
+        self.applied = -1
+        self.stream_time = 0
+        self.ruleset_id: str | None = None
+        self.ruleset_seq = 0
+        self._origins: dict[int, tuple[int, int]] = {}
+        self._rules: dict[str, RuleGroups] = {}
+        self._gone: list[tuple[bytes, None]] = []
+
+    # --- folding ---------------------------------------------------------------------------------------------------
+
+    def apply(self, chunk: Chunk, rulesets: Mapping[str, Ruleset]) -> Changes:
+        """Fold `chunk`. Records at or below `applied` are skipped; a ruleset that is not in `rulesets` changes nothing."""
+        counted = duplicates = 0
+        unreadable = []
+        entries: list[Entry] = []
+        tally = _Tally()
+        for step in chunk.steps:
+            match step:
+                case Columns():
+                    here, twice = self._apply_events(step)
+                    counted, duplicates = counted + here, duplicates + twice
+                case TickStep(offset=offset) if offset > self.applied:
+                    self._apply_tick(step)
+                case SwitchStep(offset=offset) if offset > self.applied and step.seq > self.ruleset_seq:
+                    self.ruleset_seq = step.seq
+                    if step.ruleset in rulesets:
+                        entries += self._switch(rulesets[step.ruleset], step, tally)
+                    else:
+                        unreadable.append(step.ruleset)
+        self.applied = max(self.applied, chunk.last_offset)
+        for groups in self._rules.values():
+            entries += groups.take_entries()
+            tally.add(groups)
+        entries.sort(key=lambda entry: entry.place)
+        transitions = tuple(entry.transition for entry in entries)
+        return Changes(transitions, counted, duplicates, tally.judged, dict(tally.late), dict(tally.overflow), tuple(unreadable))
+
+    def _apply_events(self, columns: Columns) -> tuple[int, int]:
+        start = int(np.searchsorted(columns.offset, self.applied, side="right"))
+        if start == len(columns):
+            return 0, 0
+        counted = columns.local.copy()
+        counted[:start] = False
+        duplicates = self._mark_origins(columns, start, counted)
+        times = np.empty(len(columns), dtype=np.int64)
+        times[:start] = self.stream_time
+        times[start:] = stream_times(columns.ts[start:], columns.append_time[start:], self.stream_time)
+        rows = Rows(columns, start, counted, times, self.stream_time)
+        for groups in self._rules.values():
+            groups.fold(rows)
+        self.stream_time = int(times[-1])
+        return int(counted.sum()), duplicates
+
+    def _mark_origins(self, columns: Columns, start: int, counted: Bool) -> int:
+        """Clear the rows in `counted` that were forwarded here before, and move the markers of their origins."""
+        duplicates = 0
+        for row, origin in sorted(columns.origins.items()):
+            if row < start:
+                continue
+            if self._seen(origin):
+                counted[row] = False
+                duplicates += 1
+            else:
+                self._origins[origin.partition] = (origin.offset, origin.index)
+        return duplicates
+
+    def _seen(self, origin: Origin) -> bool:
+        return (origin.offset, origin.index) <= self._origins.get(origin.partition, (-1, -1))
+
+    def _apply_tick(self, tick: TickStep) -> None:
+        after = max(self.stream_time, tick_time(tick.append_time))
+        for groups in self._rules.values():
+            every = groups.plan.every
+            if groups.groups and after // every > self.stream_time // every:
+                groups.close(
+                    self.stream_time // every, after // every, lambda at: Decider(tick.offset, 0, tick.append_time, at)
+                )
+        self.stream_time = after
+
+    def _switch(self, ruleset: Ruleset, step: SwitchStep, tally: _Tally) -> list[Entry]:
+        decider = Decider(step.offset, 0, step.append_time, self.stream_time)
+        entries: list[Entry] = []
+        before, self._rules = self._rules, {}
+        for rule in ruleset.rules:
+            plan = Plan(rule)
+            held = before.get(rule.name)
+            if held is not None and held.plan.state_id == plan.state_id:
+                held.replan(plan)
+                self._rules[rule.name] = before.pop(rule.name)
+            else:
+                self._rules[rule.name] = RuleGroups(plan, self.topic, self.partition, self.max_groups)
+        for groups in before.values():
+            groups.resolve_all(Resolved(Reason.RULE_REMOVED), decider)
+            entries += groups.take_entries()
+            tally.add(groups)
+            self._gone += [(key, None) for key, _ in groups.take_dirty()]
+        self.ruleset_id = step.ruleset
+        return entries
+
+    # --- the table -------------------------------------------------------------------------------------------------
+
+    @property
+    def dirty_bytes(self) -> int:
+        """About how many bytes `take_dirty` would return."""
+        return _KEY_BYTES * (1 + len(self._gone) + sum(groups.dirty for groups in self._rules.values()))
+
+    def take_dirty(self) -> list[tuple[bytes, bytes | None]]:
+        """Every key that changed since the last call with its value (None: gone), the marker among them."""
+        gone, self._gone = self._gone, []
+        return [*gone, *(item for groups in self._rules.values() for item in groups.take_dirty()), self._marker()]
+
+    @classmethod
+    def restore(
+        cls, topic: str, partition: int, items: Iterable[tuple[bytes, bytes]], rulesets: Mapping[str, Ruleset], max_groups: int = MAX_GROUPS
+    ) -> PartitionState:
+        """The state that the table `items` hold. Raises MissingRuleset if the ruleset it was written under is not at hand."""
+        state = cls(topic, partition, max_groups)
+        held = dict(items)
+        marker = held.pop(MARKER, None)
+        if marker is None:
+            return state
+        _, state.applied, state.stream_time, state.ruleset_id, state.ruleset_seq, origins = msgspec.msgpack.decode(marker)
+        state._origins = {origin: (offset, index) for origin, offset, index in origins}
+        if state.ruleset_id is None:
+            return state
+        if state.ruleset_id not in rulesets:
+            raise MissingRuleset(state.ruleset_id)
+        for rule in rulesets[state.ruleset_id].rules:
+            state._rules[rule.name] = RuleGroups(Plan(rule), topic, partition, max_groups)
+        state._restore_groups(held)
+        return state
+
+    def _restore_groups(self, held: Mapping[bytes, bytes]) -> None:
+        by_id = {groups.plan.state_id: groups for groups in self._rules.values()}
+        for table_key, value in held.items():
+            if table_key[:1] == GROUP:
+                state_id, key = split_group_key(table_key)
+                by_id[state_id].restore_group(key, value)
+        for table_key, value in held.items():
+            if table_key[:1] == CELL:
+                state_id, key, number = split_cell_key(table_key)
+                by_id[state_id].restore_cell(key, number, value)
+
+    def _marker(self) -> tuple[bytes, bytes]:
+        origins = [(origin, *place) for origin, place in sorted(self._origins.items())]
+        held: list[Any] = [VERSION, self.applied, self.stream_time, self.ruleset_id, self.ruleset_seq, origins]
+        return MARKER, msgspec.msgpack.encode(held)
