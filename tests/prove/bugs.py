@@ -1,0 +1,70 @@
+"""Each bug that a guarantee protects from, as a small edit of the source, and the test that must fail under it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """Replacing `old` by `new` in `file` plants the bug; `test` (a pytest node) must then fail."""
+
+    name: str
+    guarantee: str
+    file: str
+    old: str
+    new: str
+    test: str
+
+
+BUGS: Final = (
+    Bug(
+        name="judge only at chunk ends",
+        guarantee="within a partition a condition is judged as if after every record",
+        file="streams/kernel/groups.py",
+        old="if not moves_baseline and self.plan.cannot_change(",
+        new="if True or self.plan.cannot_change(",
+        test="tests/kernel/test_partition.py::test_judging_does_not_depend_on_chunks",
+    ),
+    Bug(
+        name="forget the marker",
+        guarantee="a record that was applied is skipped when it is replayed",
+        file="streams/kernel/partition.py",
+        old='start = int(np.searchsorted(columns.offset, self.applied, side="right"))',
+        new="start = 0",
+        test="tests/kernel/test_partition.py::test_replayed_records_are_skipped",
+    ),
+    Bug(
+        name="forget the marker of an origin",
+        guarantee="a forwarded event counts once",
+        file="streams/kernel/partition.py",
+        old="return (origin.offset, origin.index) <= self._origins.get(origin.partition, (-1, -1))",
+        new="return False",
+        test="tests/kernel/test_partition.py::test_a_repeated_forward_counts_once",
+    ),
+    Bug(
+        name="a tick that reads the clock",
+        guarantee="time passes by records alone, so replay equals live",
+        file="streams/kernel/slices.py",
+        old="    return append_time - IDLE_GRACE",
+        new="    import time\n\n    return time.time_ns() // 1000 - IDLE_GRACE",
+        test="tests/kernel/test_partition.py::test_a_tick_moves_time_by_its_append_time",
+    ),
+    Bug(
+        name="cooldown without own id",
+        guarantee="a claim that was won before a crash is won again",
+        file="streams/notifier/cooldown.py",
+        old="holder == alert_id",
+        new="False",
+        test="tests/notifier/test_cooldown.py",
+    ),
+    Bug(
+        name="window off by one slice",
+        guarantee="the window ends with the slice of stream time, and is as long as the rule says",
+        file="streams/kernel/slices.py",
+        old="first = current + 1 - span",
+        new="first = current - span",
+        test="tests/kernel/test_partition.py::test_an_event_leaves_the_window_on_time",
+    ),
+)
