@@ -17,6 +17,7 @@ from typing import Annotated, Final, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 HEADER: Final = "tocsin"
+_OFFSET: Final = Field(ge=0, lt=2**63)
 
 
 class _Control(BaseModel):
@@ -33,8 +34,8 @@ class RulesetRecord(_Control):
     """From this offset on the partition is judged by the ruleset `id`. `seq` rises with every deploy."""
 
     control: Literal["ruleset"] = "ruleset"
-    id: str
-    seq: Annotated[int, Field(ge=1)]
+    id: Annotated[str, Field(min_length=1, max_length=64)]
+    seq: Annotated[int, Field(ge=1, lt=2**63)]
     mac: str = ""
 
 
@@ -42,9 +43,9 @@ class Forward(_Control):
     """The record's value is an event that was found on another partition, at this origin."""
 
     control: Literal["forward"] = "forward"
-    partition: Annotated[int, Field(ge=0)]
-    offset: Annotated[int, Field(ge=0)]
-    index: Annotated[int, Field(ge=0)]
+    partition: Annotated[int, _OFFSET]
+    offset: Annotated[int, _OFFSET]
+    index: Annotated[int, _OFFSET]
     mac: str = ""
 
 

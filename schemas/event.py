@@ -12,11 +12,12 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
 from pydantic.types import StringConstraints
 
+from schemas.strict_json import MAX_INTEGER, strict_loads
 from schemas.time import TimestampError, to_micros
 
 MAX_TEXT: Final = 256
 MAX_ATTRIBUTES: Final = 32
-MAX_NUMBER: Final = 2**53
+MAX_NUMBER: Final = MAX_INTEGER
 MAX_WEIGHT: Final = 1_000_000
 
 Kind = Literal[
@@ -164,3 +165,14 @@ class Event(BaseModel):
     name: Text | None = Field(default=None, description="Name of the measurement.")
     value: Number | None = Field(default=None, description="The measurement.")
     unit: Text | None = None
+
+
+def parse_events(raw: bytes) -> list[Event]:
+    """The events in a record's value: one JSON object, or an array of them. Raises ValueError unless all of it is right."""
+    value = strict_loads(raw)
+    return [Event.model_validate(each) for each in value] if isinstance(value, list) else [Event.model_validate(value)]
+
+
+def parse_event(raw: bytes) -> Event:
+    """The one event in `raw`, a JSON object. Raises ValueError where it is none."""
+    return Event.model_validate(strict_loads(raw))

@@ -7,13 +7,15 @@ A field that an event does not carry equals nothing: every comparison with it is
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal, get_args, get_origin
+from functools import cached_property
+from typing import Annotated, Any, Final, Literal, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
 
 from schemas import event as _event
 from schemas.event import MAX_NUMBER, MAX_TEXT, Event
 
+MAX_DEPTH: Final = 64
 _HELD: Final = {str: "text", int: "integer", float: "number", bool: "boolean"}
 
 
@@ -44,6 +46,29 @@ Comparison = Literal["==", "!=", "<", "<=", ">", ">="]
 
 class _Node(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @cached_property
+    def _text(self) -> str:
+        return self.model_dump_json()
+
+    @cached_property
+    def depth(self) -> int:
+        """How deep conditions are nested in this one, itself included."""
+        of = getattr(self, "of", ())
+        return 1 + max((part.depth for part in (of if isinstance(of, tuple) else (of,))), default=0)
+
+    @model_validator(mode="after")
+    def _shallow(self) -> Self:
+        if self.depth > MAX_DEPTH:
+            raise ValueError(f"conditions are nested at most {MAX_DEPTH} deep; write a chain of | as in_(...)")
+        return self
+
+    # As JSON, since in Python True equals 1, and here they are different conditions.
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
 
     def __and__(self, other: Predicate) -> Predicate:
         return AllOf(of=(self, other))  # type: ignore[arg-type]

@@ -14,7 +14,10 @@ Number = float | tuple[float, float] | None
 
 
 def render(rule: Rule, labels: Mapping[str, str], severity: str, value: float | None, threshold: Number) -> str:
-    """The summary of `rule` for one group. Labels are attacker-controlled, so they are cut and made printable."""
+    """The summary of `rule` for one group, whose labels are named as by `label_name`. Raises nothing for a valid rule.
+
+    Where a label and a number or text of the rule share a name, such as `severity`, the rule's own is meant.
+    """
     texts: dict[str, str] = {name: printable(text) for name, text in labels.items()}
     texts |= {"rule": rule.name, "severity": severity, "unit": rule.unit, "over": duration_text(rule.over)}
     numbers: dict[str, Number] = {"value": value, "threshold": threshold}
@@ -22,22 +25,33 @@ def render(rule: Rule, labels: Mapping[str, str], severity: str, value: float | 
     for literal, name, form, _ in string.Formatter().parse(rule.summary):
         parts.append(literal)
         if name in numbers:
-            parts.append(_number(numbers[name], form or "g"))
+            parts.append(_numbers(numbers[name], form or "g"))
         elif name is not None:
             parts.append(texts[name])
     return "".join(parts)
 
 
 def printable(text: str) -> str:
-    """`text` without control characters and line breaks, at most 64 characters."""
-    return "".join(c if c.isprintable() else "?" for c in text)[:MAX_LABEL]
+    """The first 64 characters of `text`, with '?' for line breaks and whatever else cannot be printed.
+
+    Labels are what any publisher of events likes them to be.
+    """
+    return "".join(c if c.isprintable() else "?" for c in text[:MAX_LABEL])
 
 
-def _number(number: Number, form: str) -> str:
+def _numbers(number: Number, form: str) -> str:
     if number is None:
         return "no value"
     if isinstance(number, tuple):
-        return f"{_number(number[0], form)} to {_number(number[1], form)}"
-    if form == "percent":
-        return f"{number * 100:.3g} %"
-    return format(int(number), form) if form.endswith("d") else format(number, form)
+        return " to ".join(_number(each, form) for each in number)
+    return _number(number, form)
+
+
+def _number(number: float, form: str) -> str:
+    """One number in a form that `Rule` allows: Python's, without the precision that integers cannot have, and `percent`."""
+    if form.endswith("percent"):
+        form = form.removesuffix("percent")
+        return format(number * 100, (form if "." in form else f"{form}.3") + "g") + " %"
+    if form.endswith("d"):
+        return format(round(number), form.partition(".")[0].removesuffix("d") + "d")
+    return format(number, form)

@@ -15,8 +15,8 @@ def to_fixed(value: float) -> int:
 
 
 def exact_fixed(value: float) -> int:
-    """`value` in units of 10**-9; raises ValueError where it has more than 9 decimal places."""
+    """`value` as `to_fixed` takes the numbers of events; raises ValueError where it has more than 9 decimal places."""
     scaled = Decimal(repr(value)).scaleb(9)
     if scaled != scaled.to_integral_value():
         raise ValueError(f"{value!r} has more than 9 decimal places, and numbers are compared to 9")
-    return int(scaled)
+    return to_fixed(value)

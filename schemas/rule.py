@@ -24,7 +24,7 @@ import hashlib
 import json
 import re
 import string
-from typing import Annotated, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -63,6 +63,9 @@ ERRORS: Final = ("tool_error", "rpc_error", "timeout", "transport_error")
 _NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _CHANNEL: Final = re.compile(r"[a-z0-9_-]{1,32}")
 _CONTEXT: Final = frozenset({"value", "threshold", "unit", "rule", "severity", "over"})
+
+
+_Word = Annotated[str, Field(max_length=512)]
 
 
 class _Frozen(BaseModel):
@@ -249,8 +252,11 @@ def _condition(
     )
 
 
-def _of_service(select: Predicate, service: str) -> Predicate:
-    return select if service == "*" else AllOf(of=(select, event.service == service))
+def _of_service(select: Predicate, service: str, more: Predicate | None = None) -> Predicate:
+    wanted = [each for each in (select, more) if each is not None and not isinstance(each, Everything)]
+    if service != "*":
+        wanted.append(event.service == service)
+    return AllOf(of=tuple(wanted)) if len(wanted) > 1 else wanted[0] if wanted else Everything()
 
 
 def _metric(metric: str | Operand) -> tuple[Predicate, FieldReference, str]:
@@ -279,17 +285,21 @@ def metric_threshold(
     every: str | int | None = None,
     by: tuple[str, ...] = ("tenant", "service"),
     service: str = "*",
+    select: Predicate | None = None,
 ) -> Condition:
-    """The mean of `metric` over `duration` is above, below or equal to `threshold`."""
+    """The mean of `metric` over `duration` is above, below or equal to `threshold`.
+
+    A field that several kinds of event carry, such as `dur_us`, wants `select=` to say which of them are meant.
+    """
     if comparison not in _COMPARISONS:
         raise ValueError(f"comparison is one of {', '.join(_COMPARISONS)}, not {comparison!r}")
     if _COMPARISONS[comparison] == "equal" and tolerance is None:
         raise ValueError("comparison 'equal' needs tolerance=, the largest difference that still counts as equal")
-    select, field, name = _metric(metric)
+    chosen, field, name = _metric(metric)
     when = Threshold(comparison=_COMPARISONS[comparison], value=threshold, tolerance=tolerance or 0.0, at_least=at_least)  # type: ignore[arg-type]
     words = {"above": "exceeds", "below": "is below", "equal": "equals"}[when.comparison]
     return _condition(
-        select=_of_service(select, service), by=by, measure=Mean(field=field), over=duration, every=every, when=when,
+        select=_of_service(chosen, service, select), by=by, measure=Mean(field=field), over=duration, every=every, when=when,
         summary=_plain(name) + " of '{service}' " + words + " {threshold:g}",
     )  # fmt: skip
 
@@ -303,12 +313,13 @@ def error_rate(
     errors: tuple[str, ...] = ERRORS,
     every: str | int | None = None,
     by: tuple[str, ...] = ("tenant", "service"),
+    select: Predicate | None = None,
 ) -> Condition:
     """More than `threshold` (0 to 1) of the operations of `service` ("*": of each) end in one of `errors`."""
     if not 0 <= threshold < 1:
         raise ValueError(f"an error rate lies between 0 and 1, so the threshold is 0.05 for 5 %, not {threshold!r}")
     return _condition(
-        select=_of_service(event.kind == "operation", service), by=by, measure=Ratio(of=event.outcome.in_(*errors)),
+        select=_of_service(event.kind == "operation", service, select), by=by, measure=Ratio(of=event.outcome.in_(*errors)),
         over=duration, every=every, when=above(threshold, at_least=at_least),
         summary="Error rate for '{service}' exceeds {threshold:percent}",
     )  # fmt: skip
@@ -322,18 +333,19 @@ def security_violation(
     every: str | int | None = None,
     by: tuple[str, ...] = ("tenant", "service"),
     service: str = "*",
+    select: Predicate | None = None,
 ) -> Condition:
     """More than `count_threshold` failed security events of `event_type` within `time_window`.
 
     `event_type` is an action (authn, authz, violation), a reason (missing_token, origin, ...) or "*" for any.
     """
-    select = (event.kind == "security") & (event.result == "fail")
+    chosen = (event.kind == "security") & (event.result == "fail")
     if event_type != "*":
-        select &= (event.action == event_type) | (event.reason == event_type)
+        chosen &= (event.action == event_type) | (event.reason == event_type)
     kind = "" if event_type == "*" else f" of type '{_plain(event_type)}'"
     return _condition(
-        select=_of_service(select, service), by=by, measure=Count(), over=time_window, every=every, when=above(count_threshold),
-        summary="More than {threshold:g} security violations" + kind + " on '{service}'",
+        select=_of_service(chosen, service, select), by=by, measure=Count(), over=time_window, every=every,
+        when=above(count_threshold), summary="More than {threshold:g} security violations" + kind + " on '{service}'",
     )  # fmt: skip
 
 
@@ -347,12 +359,17 @@ def performance_regression(
     every: str | int | None = None,
     by: tuple[str, ...] = ("tenant", "service"),
     service: str = "*",
+    select: Predicate | None = None,
 ) -> Condition:
-    """The mean of `metric` over `current` lies more than `regression_threshold` (0.5: 50 %) above that of the baseline period."""
-    select, field, name = _metric(metric)
+    """The mean of `metric` over `current` lies more than `regression_threshold` (0.5: 50 %) above that of the baseline period.
+
+    `select=` is as for metric_threshold.
+    """
+    chosen, field, name = _metric(metric)
     return _condition(
-        select=_of_service(select, service), by=by, measure=Regression(field=field, baseline=to_duration(baseline_period)),
-        over=current, every=every, when=above(regression_threshold, at_least=at_least),
+        select=_of_service(chosen, service, select), by=by, over=current, every=every,
+        measure=Regression(field=field, baseline=to_duration(baseline_period)),
+        when=above(regression_threshold, at_least=at_least),
         summary=_plain(name) + " of '{service}' is {value:.0%} above its baseline",
     )  # fmt: skip
 
@@ -398,11 +415,41 @@ class Rule(_Frozen):
     keep_firing_for: Duration = 0
     no_data_after: Duration
     cooldown: Duration = 15 * 60 * MICROS
-    channels: tuple[str, ...] = ("log",)
+    channels: Annotated[tuple[str, ...], Field(max_length=16)] = ("log",)
     summary: Annotated[str, Field(min_length=1, max_length=512)]
     runbook: Annotated[str, Field(max_length=512)] = ""
     unit: Annotated[str, Field(max_length=32)] = ""
-    annotations: Annotated[dict[str, str], Field(max_length=16)] = Field(default_factory=dict)
+    annotations: Annotated[dict[_Word, _Word], Field(max_length=16)] = Field(default_factory=dict)
+
+    if TYPE_CHECKING:  # what authors may write, which `_expand` turns into the fields above
+
+        def __init__(
+            self,
+            *,
+            name: str,
+            condition: Condition = ...,
+            severity: Severity = ...,
+            select: Predicate = ...,
+            by: tuple[str, ...] = ...,
+            measure: Measure = ...,
+            over: str | int = ...,
+            every: str | int = ...,
+            levels: tuple[Level, ...] = ...,
+            info: Threshold = ...,
+            warning: Threshold = ...,
+            high: Threshold = ...,
+            critical: Threshold = ...,
+            recover: Threshold | None = ...,
+            hold_for: str | int = ...,
+            keep_firing_for: str | int = ...,
+            no_data_after: str | int = ...,
+            cooldown: str | int = ...,
+            channels: tuple[str, ...] = ...,
+            summary: str = ...,
+            runbook: str = ...,
+            unit: str = ...,
+            annotations: dict[str, str] = ...,
+        ) -> None: ...
 
     @model_validator(mode="before")
     @classmethod
@@ -432,6 +479,8 @@ class Rule(_Frozen):
                     data.setdefault(said, getattr(condition, said))
         elif severity is not None:
             raise ValueError("severity= goes with condition=; otherwise name the level, as in warning=above(0.2)")
+        if levels and condition is None and "levels" in data:
+            raise ValueError("give either levels= or single levels such as warning=above(...), not both")
         if levels:
             data["levels"] = levels
         if "levels" not in data:
@@ -455,12 +504,16 @@ class Rule(_Frozen):
     @classmethod
     def _grouped(cls, by: tuple[str, ...]) -> tuple[str, ...]:
         for name in by:
-            if not name.startswith("attributes.") and type_of.get(name) != "text":
+            if name.startswith("attributes."):
+                FieldReference(field=label_name(name), attribute=True)
+            elif type_of.get(name) != "text":
                 raise ValueError(f"events cannot be grouped by {name!r}; name text fields, or attributes as 'attributes.NAME'")
         if not {"tenant", "service"} <= set(by):
             raise ValueError("by= must hold 'tenant' and 'service': a group lives on the partition of its service")
         if len(set(by)) != len(by) or len(by) > 8:
             raise ValueError("by= names at most 8 fields, each once")
+        if len({label_name(name) for name in by}) != len(by):
+            raise ValueError("by= names a field and an attribute that make the same label; name one of them")
         return by
 
     @field_validator("channels")
@@ -473,9 +526,10 @@ class Rule(_Frozen):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.every <= 0 or self.over % self.every or self.every % 1000:
+        if not 0 < self.every <= self.over or self.over % self.every or self.every % 1000:
             raise ValueError(
-                f"every={duration_text(self.every)} must be whole milliseconds and divide over={duration_text(self.over)} evenly"
+                f"every={duration_text(self.every)} must be whole milliseconds and divide over={duration_text(self.over)} evenly; "
+                "it is a twelfth of over= unless it is given"
             )
         baseline = self.measure.baseline if isinstance(self.measure, Regression) else 0
         if baseline % self.every or (baseline == 0 and isinstance(self.measure, Regression)):

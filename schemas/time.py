@@ -9,10 +9,11 @@ from typing import Annotated, Any, Final
 from pydantic import BeforeValidator
 
 MICROS: Final = 1_000_000
+MAX_DURATION: Final = 3_650 * 86_400 * MICROS
 MAX_TIMESTAMP: Final = 253_402_300_799_999_999  # the last microsecond of the year 9999
 _UNITS: Final = {"ms": 1_000, "s": MICROS, "m": 60 * MICROS, "h": 3_600 * MICROS, "d": 86_400 * MICROS}
-_RFC3339: Final = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)")
-_DURATION: Final = re.compile(r"(\d+)(ms|s|m|h|d)")
+_RFC3339: Final = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_DURATION: Final = re.compile(r"(\d{1,15})(ms|s|m|h|d)", re.ASCII)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -50,15 +51,20 @@ def to_rfc3339(micros: int) -> str:
 def to_duration(value: Any) -> int:
     """Microseconds of a duration such as '500ms', '30s', '10m', '1h30m' or '14d'. An int is taken as microseconds.
 
-    Raises ValueError for anything else.
+    Raises ValueError for anything else, and beyond 3650 days.
     """
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    if isinstance(value, str) and value:
+    micros = -1
+    if isinstance(value, int) and not isinstance(value, bool):
+        micros = value
+    elif isinstance(value, str) and value:
         parts = _DURATION.findall(value)
         if "".join(number + unit for number, unit in parts) == value:
-            return sum(int(number) * _UNITS[unit] for number, unit in parts)
-    raise ValueError(f"{value!r} is no duration; write it like '500ms', '30s', '10m', '1h30m' or '14d'")
+            micros = sum(int(number) * _UNITS[unit] for number, unit in parts)
+    if micros < 0:
+        raise ValueError(f"{value!r} is no duration; write it like '500ms', '30s', '10m', '1h30m' or '14d'")
+    if micros > MAX_DURATION:
+        raise ValueError("a duration is at most 3650d")
+    return micros
 
 
 def duration_text(micros: int) -> str:

@@ -9,7 +9,7 @@ PARTITIONS: Final = 8
 DAY_MS: Final = 86_400_000
 MIB: Final = 1 << 20
 MAX_RECORD: Final = MIB
-CHECKPOINT_LIMIT: Final = 8 * MIB
+CHECKPOINT_LIMIT: Final = 16 * MIB
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.expression import FieldReference, Predicate
+from schemas.expression import FieldReference, Predicate, type_of
 
 Int = NDArray[np.int64]
 Bool = NDArray[np.bool_]
@@ -72,13 +73,14 @@ class Columns:
         """The values of a field, None where it is absent."""
         found = self._values.get(reference)
         if found is None:
-            name = reference.field
-            if reference.attribute:
-                found = [event.attributes.get(name) if event.attributes else None for event in self.events]
-            else:
-                found = [value if isinstance(value := getattr(event, name), _SCALAR) else None for event in self.events]
-            self._values[reference] = found
+            found = self._values[reference] = [value if isinstance(value, _SCALAR) else None for value in self._raw(reference)]
         return found
+
+    def _raw(self, reference: FieldReference) -> list[Any]:
+        name = reference.field
+        if reference.attribute:
+            return [event.attributes.get(name) if event.attributes else None for event in self.events]
+        return list(map(attrgetter(name), self.events))
 
     def number(self, reference: FieldReference) -> Float:
         """The field as float64[n], NaN where it is absent or no number. Lossless, since integers lie within +-2**53."""
@@ -94,14 +96,14 @@ class Columns:
         """The field as interned text: booleans and numbers as JSON writes them."""
         found = self._texts.get(reference)
         if found is None:
-            codes: dict[Any, int] = {}
-            column = np.array(
-                [MISSING if (value := _as_text(raw)) is None else codes.setdefault(value, len(codes)) for raw in self.values(reference)],
-                dtype=np.int64,
-            )
-            found = self._texts[reference] = Text(column, list(codes))
+            raw = self._raw(reference)
+            if reference.attribute or type_of[reference.field] != "text":
+                raw = [_as_text(value) for value in raw]
+            # Whatever is no text stands for absence. The loops are in C: this runs for every event.
+            words = [word for word in dict.fromkeys(raw) if isinstance(word, str)]
+            codes = dict.fromkeys(raw, MISSING) | {word: code for code, word in enumerate(words)}
+            found = self._texts[reference] = Text(np.array([*map(codes.__getitem__, raw)], dtype=np.int64), words)
         return found
-
 
     def groups(self, by: tuple[str, ...]) -> Groups:
         """The groups that the names in `by` divide the events into."""
@@ -127,11 +129,11 @@ def _reference(by: str) -> FieldReference:
 
 
 def _as_text(value: Any) -> str | None:
-    if value is None or isinstance(value, str):
+    if isinstance(value, str):
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
-    return repr(value)
+    return repr(value) if isinstance(value, int | float) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,10 +128,12 @@ class RuleGroups:
 
     def _judge_boundary(self, group: Group, reach: Reach, decider: Callable[[int], Decider]) -> None:
         plan, at = self.plan, reach.current * self.plan.every
-        # A count without an episode can rise only by events that waited in the slice that now enters.
-        if group.episode is not None or not plan.only_rises_by_events or max(group.cells, default=-1) >= reach.current:
-            full = group.window(reach.first - 1, reach.current) if plan.quantity and group.first_at <= at - plan.over else None
-            self._judge(group, Windows(group.window(reach.first, reach.current + 1), full, self._baseline(group, reach), True), decider(at), reach)
+        full = group.window(reach.first - 1, reach.current) if plan.quantity and group.first_at <= at - plan.over else None
+        judged = group.window(reach.first, reach.current + 1)
+        self._judge(group, Windows(judged, full, self._baseline(group, reach), True), decider(at), reach)
+        self._drop_slices(group, reach)
+
+    def _drop_slices(self, group: Group, reach: Reach) -> None:
         for number in [number for number in group.cells if number < reach.baseline_first]:
             del group.cells[number]
             self._dirty_cells.add((group.key, number))
@@ -186,7 +188,6 @@ class RuleGroups:
                     self.overflow += len(mine)
                     continue
                 group = self.groups[key] = Group(key, int(rows.times[first]), 0)
-                self._dirty_groups.add(key)
             added = cells[place]
             self.judged += len(mine)
             self._dirty_cells.update((key, number) for number in added)
@@ -199,8 +200,7 @@ class RuleGroups:
             else:
                 self._walk(rows, group, touched[mine], numbers[mine], of, values, reach, before)
             group.last_at = int(rows.times[last])
-            if self.plan.timing.ends_in_silence:
-                self._dirty_groups.add(key)
+            self._dirty_groups.add(key)
 
     def _walk(
         self, rows: Rows, group: Group, touched: Int, numbers: Int, of: Bool | None, values: Float | None, reach: Reach, judged: Aggregate
@@ -258,10 +258,12 @@ class RuleGroups:
                 self._tell(transition, decider, group.key)
             self._forget(group)
 
-    def replan(self, plan: Plan) -> None:
-        """Go on under another revision of the rule, which aggregates the same."""
+    def replan(self, plan: Plan, stream_time: int) -> None:
+        """Go on from `stream_time` under another revision of the rule, which aggregates the same."""
+        reach = reach_at(stream_time // self.plan.every, self.plan.span, self.plan.baseline_span)
         places = [self._level(level.severity) for level in plan.rule.levels]
         for group in self.groups.values():
+            self._drop_slices(group, reach)
             episode = group.episode
             if episode is None:
                 continue
@@ -287,7 +289,7 @@ class RuleGroups:
         """The keys that changed since the last call, with their values; None where they are gone."""
         for key in sorted(self._dirty_groups):
             group = self.groups.get(key)
-            yield group_key(self.plan.state_id, key), None if group is None else encode_group(group, self.plan.timing.ends_in_silence)
+            yield group_key(self.plan.state_id, key), None if group is None else encode_group(group)
         for key, number in sorted(self._dirty_cells):
             group = self.groups.get(key)
             cell = None if group is None else group.cells.get(number)
@@ -324,10 +326,10 @@ def split_cell_key(table_key: bytes) -> tuple[bytes, Key, int]:
     return table_key[1:9], msgspec.json.decode(table_key[17:], type=tuple[str, ...]), _SLICE.unpack(table_key[9:17])[0]
 
 
-def encode_group(group: Group, ends_in_silence: bool) -> bytes:
-    """The table value of a group. The last event's time is kept only where a decision may need it."""
+def encode_group(group: Group) -> bytes:
+    """The table value of a group."""
     episode = group.episode
-    held: list[Any] = [group.first_at, group.last_at if ends_in_silence else 0]
+    held: list[Any] = [group.first_at, group.last_at]
     if episode is not None:
         opening = episode.opening
         held += [(opening.offset, opening.index, opening.opened_at), episode.since, None if episode.baseline is None else (*divmod(episode.baseline[0], _LIMB), episode.baseline[1])]

@@ -77,8 +77,6 @@ class Plan:
             rule.hold_for, rule.keep_firing_for, rule.no_data_after, any(level.full_only for level in self.levels),
             tuple(SEVERITIES.index(level.severity) for level in rule.levels),
         )
-        self.only_rises_by_events = isinstance(rule.measure, Count | Rate) and not self.timing.ends_in_silence
-        """Whether no level can begin to hold because events leave the window."""
 
     @cached_property
     def state_id(self) -> bytes:
@@ -122,10 +120,10 @@ class Plan:
             window = windows.full
             full = self.value(window, windows.baseline)
             levels = tuple(self._verdict(level, window, full) for level in self.levels)
-        if None in levels:
-            return None
         if True in levels:
             return False
+        if None in levels:
+            return None
         if self.recover is None:
             return True
         return self._verdict(self.recover, window, self.value(window, windows.baseline))
@@ -155,13 +153,13 @@ class Plan:
                 announced = isinstance(episode, Firing) and self.timing.ranks[level] <= episode.rank
                 if not announced and until - start >= self.timing.hold_for:
                     return False
-        if not isinstance(episode, Firing) or self.quantity or None in levels:
+        if not isinstance(episode, Firing) or self.quantity:
             return True
-        if episode.recovering is not None:
-            return False
         if True in levels:
+            return episode.recovering is None
+        if None in levels:
             return True
-        return self.recover is not None and self._throughout(self.recover, before, added, within) is False
+        return episode.recovering is None and self.recover is not None and self._throughout(self.recover, before, added, within) is False
 
     @staticmethod
     def _throughout(bound: Bound, before: Aggregate, added: Aggregate, within: tuple[Value, Value] | None) -> Verdict | str:

@@ -145,13 +145,12 @@ def _advance_firing(
         recovering = judgement.at if recovering is None else recovering
         if judgement.at - recovering >= timing.keep_firing_for:
             return None, Resolved(Reason.RECOVERED)
+    known = any(verdict is not None for verdict in judgement.levels)
     if judgement.boundary:
-        if timing.ends_in_silence:
-            if judgement.at - judgement.silent_since >= timing.no_data_after:
-                return None, Resolved(Reason.NO_DATA)
-        elif any(verdict is not None for verdict in judgement.levels):
-            valued_at = judgement.at
-        elif judgement.at - valued_at >= timing.no_data_after:
+        since_value = judgement.at - (judgement.silent_since if timing.ends_in_silence else valued_at)
+        if (timing.ends_in_silence or not known) and since_value >= timing.no_data_after:
             return None, Resolved(Reason.NO_DATA)
+        if known:
+            valued_at = judgement.at
     after = Firing(episode.opening, since, rank, valued_at, recovering, ordinal, episode.baseline)
     return (episode if after == episode else after), outcome

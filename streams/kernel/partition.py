@@ -151,7 +151,7 @@ class PartitionState:
             plan = Plan(rule)
             held = before.get(rule.name)
             if held is not None and held.plan.state_id == plan.state_id:
-                held.replan(plan)
+                held.replan(plan, self.stream_time)
                 self._rules[rule.name] = before.pop(rule.name)
             else:
                 self._rules[rule.name] = RuleGroups(plan, self.topic, self.partition, self.max_groups)
@@ -174,6 +174,13 @@ class PartitionState:
         """Every key that changed since the last call with its value (None: gone), the marker among them."""
         gone, self._gone = self._gone, []
         return [*gone, *(item for groups in self._rules.values() for item in groups.take_dirty()), self._marker()]
+
+    @staticmethod
+    def ruleset_of(items: Iterable[tuple[bytes, bytes]]) -> str | None:
+        """The ruleset that the table `items` were written under, which `restore` needs."""
+        marker = dict(items).get(MARKER)
+        found: str | None = None if marker is None else msgspec.msgpack.decode(marker)[3]
+        return found
 
     @classmethod
     def restore(

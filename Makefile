@@ -1,0 +1,62 @@
+# tocsin: make help lists what there is.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+BIN := .venv/bin
+ARGS ?=
+export PYTHON
+
+.PHONY: help setup demo test servers local check unit integration prove bench-quick lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+
+setup: .venv/ready ## make .venv with the locked dependencies (PYTHON=... names the interpreter)
+
+.venv/ready: requirements.lock pyproject.toml tools/setup.sh
+	@tools/setup.sh
+
+demo: setup ## real MCP servers, injected faults, live alerts; needs no Java, Docker or root (ARGS=--stay keeps it running)
+	@$(BIN)/tocsin demo $(ARGS)
+
+test: setup servers check ## every check and every test, against real Kafka and Redis
+	@echo "== tests"
+	@$(BIN)/python -m pytest --durations=10 $(ARGS)
+
+servers: setup ## fetch what the tests need: Apache Kafka by Maven, Redis, kcat and Java by apt
+	@echo "== servers"
+	@$(BIN)/python -m tests.servers
+
+local: setup ## Kafka and Redis on their usual ports of this machine, until Ctrl-C
+	@$(BIN)/python -m tests.servers --stay
+
+check: setup ## lint, format, types and the direction of imports
+	@echo "== checks"
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --quiet
+	@echo "ruff, mypy, lint-imports: clean"
+
+unit: setup ## the tests that need no servers
+	@$(BIN)/python -m pytest -m "not integration" $(ARGS)
+
+integration: setup servers ## the tests that talk to real servers
+	@$(BIN)/python -m pytest -m integration $(ARGS)
+
+prove: setup servers ## plant known bugs and see that the tests find them
+	@$(BIN)/python -m tests.prove $(ARGS)
+
+bench-quick: setup servers ## catch-up throughput beside stock Faust, on one real broker
+	@$(BIN)/python bench/quick.py $(ARGS)
+
+lock: setup ## resolve the dependencies anew (all; the worker's; those that build it)
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		--all-extras --group dev pyproject.toml -o requirements.lock $(ARGS)
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		pyproject.toml -c requirements.lock -o requirements-worker.lock
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		--group build -c requirements.lock -o requirements-build.lock
+
+clean: ## remove everything that make made here (the Kafka jars stay in ~/.cache/tocsin)
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis tocsin-data build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

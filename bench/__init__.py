@@ -1,0 +1,1 @@
+"""Measurements: a workload, what it is run on, and a peer."""

@@ -1,0 +1,1 @@
+"""The notifier: decides which transitions are dispatched to `mcp.alerts`, and carries those to channels."""

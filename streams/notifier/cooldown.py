@@ -1,0 +1,258 @@
+"""Cooldowns: who has notified lately, in Redis, and in memory while Redis is away.
+
+A cooldown saves people from repetition and nothing else. Losing one costs a notification too many; believing in one that
+is not there would cost an alert. So every doubt ends in a dispatch: a call that takes too long, an error, a key without an
+end. Only a rate cap stands between a dead Redis and a flood.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
+
+from schemas.time import MICROS
+from streams.notifier.policy import Claim, Claimed, judge_claim
+from streams.settings import Settings
+
+log = logging.getLogger("tocsin.notifier")
+
+DEADLINE: Final = 0.2
+"""Seconds for one call, whatever the number of claims."""
+CHECK_DEADLINE: Final = 5.0
+RETRY_EVERY: Final = MICROS
+"""Microseconds between attempts while Redis is away."""
+MAX_LOCAL: Final = 10_000
+PER_MINUTE: Final = 100
+"""Firings that are dispatched per minute and process while Redis is away."""
+CAP_HOLD: Final = 5 * MICROS
+"""Microseconds for which a firing beyond the cap is held."""
+CAP: Final = "rate_cap"
+SEPARATOR: Final = ","
+_UNTIMED: Final = -1  # what PTTL answers for a key without an end
+
+
+class CooldownError(RuntimeError):
+    """Redis cannot be used; names the address and the remedy."""
+
+
+class CooldownStore(Protocol):
+    """Answers claims, in order. It never fails: what cannot be asked is answered in favour of the alert."""
+
+    async def claim(self, claims: Sequence[Claim]) -> list[Claimed]:
+        """The answer to each of `claims`; a later one sees the earlier ones."""
+        ...
+
+
+def monotonic() -> int:
+    """Microseconds of a clock that never goes back; for durations."""
+    return time.monotonic_ns() // 1000
+
+
+class RedisCooldowns:
+    """Cooldowns in Redis: `<group>:cooldown:<fingerprint>` holds the ids of who has it, the last to take it first.
+
+    The client retries nothing by itself. A closed connection is replaced once, within the deadline: to claim again what
+    was won, its reply lost, is harmless, since own ids win.
+    """
+
+    def __init__(self, url: str, group: str, *, address: str | None = None) -> None:
+        self.address = address or url
+        self._prefix = f"{group}:cooldown:"
+        self._client = Redis.from_url(
+            url, retry=Retry(NoBackoff(), 0), socket_connect_timeout=CHECK_DEADLINE, socket_timeout=CHECK_DEADLINE
+        )
+
+    async def claim(self, claims: Sequence[Claim]) -> list[Claimed | RedisError]:
+        """The answer to each of `claims`, or what went wrong with it, in one round trip.
+
+        Raises RedisError, OSError or TimeoutError where the whole call fails; it takes at most DEADLINE.
+        """
+        async with asyncio.timeout(DEADLINE):
+            try:
+                replies = await self._ask(claims)
+            except RedisConnectionError:
+                await self._client.connection_pool.disconnect(inuse_connections=False)
+                replies = await self._ask(claims)
+        return [_answer(*asked) for asked in zip(claims, replies[::2], replies[1::2], strict=True)]
+
+    async def _ask(self, claims: Sequence[Claim]) -> list[Any]:
+        async with self._client.pipeline(transaction=False) as pipe:
+            for claim in claims:
+                key, ttl = self._prefix + claim.group, math.ceil(claim.ttl / 1000)
+                pipe.set(key, SEPARATOR.join(claim.holders), px=ttl, nx=not claim.takeover, get=True)
+                pipe.pttl(key)
+            return await pipe.execute(raise_on_error=False)
+
+    async def check(self) -> str | None:
+        """Whether Redis will keep cooldowns: None, or a warning. Raises CooldownError where it cannot be used."""
+        try:
+            async with asyncio.timeout(CHECK_DEADLINE):
+                info = await self._client.info("server", "memory")
+        except ResponseError as error:
+            return f"Redis at {self.address} does not answer INFO ({error}); it must be 7.0 or later and evict nothing"
+        except (RedisError, OSError, TimeoutError) as error:
+            raise CooldownError(
+                f"no Redis at {self.address} ({_said(error)}); start one there, or set TOCSIN_REDIS_URL to where it is"
+            ) from error
+        version = str(info.get("redis_version", "0"))
+        if int(version.split(".", 1)[0]) < 7:
+            raise CooldownError(f"Redis at {self.address} is version {version}; cooldowns need 7.0 or later")
+        policy = info.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction":
+            return (
+                f"Redis at {self.address} evicts keys (maxmemory-policy {policy}): a cooldown that is evicted costs a "
+                "notification too many; set `maxmemory-policy noeviction`, or give tocsin a Redis of its own"
+            )
+        return None
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+
+def _answer(claim: Claim, holders: Any, remaining: Any) -> Claimed | RedisError:
+    for reply in (holders, remaining):
+        if isinstance(reply, RedisError):
+            return reply
+    if holders is None or remaining == _UNTIMED:
+        return judge_claim(claim, (), 0)
+    return judge_claim(claim, holders.decode("utf-8", "replace").split(SEPARATOR), remaining * 1000)
+
+
+class LocalCooldowns:
+    """Cooldowns in memory, the oldest forgotten first. Firings that find no cooldown pass a token bucket."""
+
+    def __init__(self, clock: Callable[[], int] = monotonic, *, size: int = MAX_LOCAL, per_minute: int = PER_MINUTE) -> None:
+        self._clock, self._size = clock, size
+        self._held: OrderedDict[str, tuple[tuple[str, ...], int]] = OrderedDict()
+        self._bucket = _Bucket(per_minute, clock())
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    async def claim(self, claims: Sequence[Claim]) -> list[Claimed]:
+        """The answer to each of `claims`, in order."""
+        return [self._claim(claim, self._clock()) for claim in claims]
+
+    def remember(self, claim: Claim, claimed: Claimed) -> None:
+        """Keep what Redis answered, for when it goes away."""
+        holders = claim.holders if claimed.won else (claimed.holder,)
+        self._hold(claim.group, holders, self._clock() + claimed.remaining)
+
+    def _claim(self, claim: Claim, now: int) -> Claimed:
+        holders, until = self._held.get(claim.group, ((), now))
+        if until <= now:
+            holders = ()
+        if not holders and not claim.takeover and not self._bucket.take(now):
+            return Claimed(won=False, holder=CAP, remaining=CAP_HOLD, source=CAP)
+        claimed = judge_claim(claim, holders, until - now, "local")
+        if claim.takeover or not holders:
+            self._hold(claim.group, claim.holders, now + claim.ttl)
+        return claimed
+
+    def _hold(self, group: str, holders: tuple[str, ...], until: int) -> None:
+        self._held[group] = (holders, until)
+        self._held.move_to_end(group)
+        if len(self._held) > self._size:
+            self._held.popitem(last=False)
+
+
+class _Bucket:
+    """`per_minute` tokens, which come back evenly over a minute."""
+
+    def __init__(self, per_minute: int, now: int) -> None:
+        self._size = per_minute * 60 * MICROS  # in token-microseconds per minute, so that all is whole numbers
+        self._rate = per_minute
+        self._level, self._at = self._size, now
+
+    def take(self, now: int) -> bool:
+        self._level = min(self._size, self._level + (now - self._at) * self._rate)
+        self._at = now
+        if self._level < 60 * MICROS:
+            return False
+        self._level -= 60 * MICROS
+        return True
+
+
+class FailOpenCooldowns:
+    """Cooldowns in Redis, and in memory while Redis is away; asked again once per second, so that nothing waits for it."""
+
+    def __init__(self, redis: RedisCooldowns, local: LocalCooldowns, clock: Callable[[], int] = monotonic) -> None:
+        self._redis, self._local, self._clock = redis, local, clock
+        self._retry_at: int | None = None
+
+    @property
+    def is_degraded(self) -> bool:
+        """Whether the last call to Redis failed."""
+        return self._retry_at is not None
+
+    async def claim(self, claims: Sequence[Claim]) -> list[Claimed]:
+        """The answer to each of `claims`, in order."""
+        if not claims:
+            return []
+        now = self._clock()
+        if self._retry_at is not None:
+            if now < self._retry_at:
+                return await self._local.claim(claims)
+            self._retry_at = now + RETRY_EVERY  # one call tries; those beside it do not wait
+        try:
+            replies = await self._redis.claim(claims)
+        except (RedisError, OSError, TimeoutError) as error:
+            self._fail(error)
+            return await self._local.claim(claims)
+        errors = [reply for reply in replies if isinstance(reply, RedisError)]
+        if len(errors) == len(claims):
+            self._fail(errors[0])
+        else:
+            self._recover()
+        return [await self._settle(claim, reply) for claim, reply in zip(claims, replies, strict=True)]
+
+    async def check(self) -> str | None:
+        """See RedisCooldowns.check."""
+        return await self._redis.check()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._redis.close()
+
+    async def _settle(self, claim: Claim, reply: Claimed | RedisError) -> Claimed:
+        if isinstance(reply, RedisError):
+            return (await self._local.claim((claim,)))[0]
+        self._local.remember(claim, reply)
+        return reply
+
+    def _fail(self, error: Exception) -> None:
+        if self._retry_at is None:
+            log.warning(
+                "cooldowns degraded: Redis at %s fails (%s); alerts are dispatched without it, at most %d firings a minute",
+                self._redis.address, _said(error), PER_MINUTE,
+            )  # fmt: skip
+        self._retry_at = self._clock() + RETRY_EVERY
+
+    def _recover(self) -> None:
+        if self._retry_at is not None:
+            log.info("cooldowns restored: Redis at %s answers again", self._redis.address)
+        self._retry_at = None
+
+
+def open_cooldowns(settings: Settings) -> FailOpenCooldowns:
+    """The cooldowns of `settings`; nothing is connected yet. One per process: the rate cap counts per object."""
+    address = settings.shown()["TOCSIN_REDIS_URL"]
+    return FailOpenCooldowns(RedisCooldowns(settings.redis_url, settings.group, address=address), LocalCooldowns())
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return str(error) or type(error).__name__

@@ -1,0 +1,362 @@
+"""One partition of `mcp.transitions`: the fold that decides what is dispatched."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from schemas.alert import Reason
+from schemas.dead_letter import DeadReason, dead_letter_headers
+from schemas.time import MICROS
+from streams.notifier.cooldown import CooldownStore
+from streams.notifier.observer import Observer
+from streams.notifier.policy import (
+    Case,
+    Claim,
+    Claimed,
+    Decision,
+    Dispatched,
+    Episode,
+    Group,
+    Held,
+    Kind,
+    UnreadableTransitionError,
+    claim_for,
+    decide,
+    is_copy,
+    read_case,
+    release,
+)
+from streams.notifier.state import (
+    EPISODE,
+    GROUP,
+    MARKER,
+    episode_key,
+    group_key,
+    pack_episode,
+    pack_group,
+    pack_marker,
+    unpack_episode,
+    unpack_group,
+    unpack_marker,
+)
+from streams.notifier.timers import Timers
+from streams.records import Incoming, Outgoing
+from streams.settings import Settings
+from streams.topics import ALERT_STATE, ALERTS, DEAD_LETTERS, TRANSITIONS
+
+DECISION_HEADER: Final = "tocsin.decision"
+"""Marks the records of `mcp.transitions` that the notifier wrote itself; its value is the reason."""
+MAX_CLAIMS: Final = 500
+"""Claims in one round trip."""
+REMEMBER: Final = 3_600 * MICROS
+"""How long a group is remembered after its last decision or a restart: copies of what was decided may still come."""
+_KEY_BYTES: Final = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of a partition's memory: open episodes, and groups that have none but are still remembered."""
+
+    episodes: int = 20_000
+    idle_groups: int = 20_000
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Cases that wait for the answers to their claims; `offset` is the last record among them."""
+
+    offset: int = -1
+    cases: list[tuple[Case, Claim | None]] = field(default_factory=list)
+    groups: set[str] = field(default_factory=set)
+    ids: set[str] = field(default_factory=set)
+    claims: int = 0
+
+    def add(self, case: Case, claim: Claim | None) -> None:
+        self.cases.append((case, claim))
+        self.ids.add(case.transition.id)
+        if claim is not None:
+            self.groups.add(claim.group)
+            self.claims += 1
+
+
+class NotifierPartition:
+    """A Fold: `process` decides transitions, `wake` releases held firings; `take_dirty` and `restore` keep the state.
+
+    If `process` or `wake` is cancelled or raises, the partition must be restored anew: its state may be ahead of what was sent.
+    """
+
+    def __init__(
+        self,
+        prefix: str,
+        partition: int,
+        *,
+        cooldowns: CooldownStore,
+        clock: Callable[[], int],
+        observer: Observer | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self._topic, self._partition = prefix + TRANSITIONS.name, partition
+        self._cooldowns, self._clock = cooldowns, clock
+        self._observer = observer or Observer()
+        self._limits = limits or Limits()
+        self._restored_at = clock()
+        self._applied = -1
+        self._untracked = 0
+        self._episodes: dict[str, Episode] = {}
+        self._groups: dict[str, Group] = {}
+        self._open: Counter[str] = Counter()
+        self._held, self._idle = Timers(), Timers()
+        self._dirty_episodes: set[str] = set()
+        self._dirty_groups: set[str] = set()
+        self._dirty_marker = False
+        self._turn = asyncio.Lock()
+
+    @property
+    def applied(self) -> int:
+        """The last offset that was folded; -1 before the first."""
+        return self._applied
+
+    @property
+    def open_episodes(self) -> int:
+        """Episodes that fire now, held ones among them."""
+        return len(self._episodes)
+
+    @property
+    def held_episodes(self) -> int:
+        """Episodes whose firing is held back."""
+        return len(self._held)
+
+    # --- folding ---------------------------------------------------------------------------------------------------
+
+    async def process(self, records: Sequence[Incoming]) -> Sequence[Outgoing]:
+        """Decide the transitions among `records`; those at or below `applied` are skipped, as are the notifier's own."""
+        async with self._turn:
+            out: list[Outgoing] = []
+            # A firing that was released just before a crash must count as dispatched when what resolves it is replayed.
+            await self._release(self._clock(), out)
+            batch = _Batch()
+            for record in records:
+                if record.offset <= self._applied:
+                    continue
+                if not any(name == DECISION_HEADER for name, _ in record.headers):
+                    try:
+                        case = read_case(record.value)
+                    except UnreadableTransitionError as error:
+                        out.append(self._dead_letter(record, error))
+                    else:
+                        batch = await self._enqueue(case, batch, out)
+                batch.offset = record.offset
+            await self._settle(batch, out)
+            return out
+
+    async def wake(self, now: int) -> Sequence[Outgoing]:
+        """Release the held firings that are due at `now` (µs), and forget idle groups."""
+        async with self._turn:
+            out: list[Outgoing] = []
+            await self._release(now, out)
+            for key in self._idle.due(now, MAX_CLAIMS):
+                self._forget(key)
+            return out
+
+    async def _release(self, now: int, out: list[Outgoing]) -> None:
+        while keys := self._held.due(now, MAX_CLAIMS):
+            due = [(held, read_case(held.record)) for key in keys if isinstance(held := self._episodes[key], Held)]
+            claims = [(firing, claim_for(firing, self._group(firing), None)) for _, firing in due]
+            answers = await self._claim(claims)
+            for (held, firing), claimed in zip(due, answers, strict=True):
+                outcome = release(held, firing, self._group(firing), claimed, now)
+                if isinstance(outcome, Held):
+                    self._keep_episode(firing.episode, outcome)
+                else:
+                    self._keep(firing, outcome)
+                    self._tell(firing, outcome, now, out)
+
+    async def _enqueue(self, case: Case, batch: _Batch, out: list[Outgoing]) -> _Batch:
+        """Add `case` to `batch`, or to a new one after `batch` was settled."""
+        # A rise in severity takes the cooldown in the name of all that were dispatched, so those must be known.
+        if batch.claims >= MAX_CLAIMS or (case.kind is Kind.RAISED and case.group in batch.groups):
+            await self._settle(batch, out)
+            batch = _Batch()
+        claim = None
+        if case.transition.id not in batch.ids:
+            claim = claim_for(case, self._group(case), self._episodes.get(case.episode))
+        batch.add(case, claim)
+        return batch
+
+    async def _settle(self, batch: _Batch, out: list[Outgoing]) -> None:
+        answers = await self._claim(batch.cases)
+        now = self._clock()
+        for (case, _), claimed in zip(batch.cases, answers, strict=True):
+            self._decide(case, claimed, now, out)
+        if batch.offset > self._applied:
+            self._applied = batch.offset
+            self._dirty_marker = True
+
+    async def _claim(self, cases: Sequence[tuple[Case, Claim | None]]) -> list[Claimed | None]:
+        """The answers to the claims among `cases`, in their places."""
+        claims = [claim for _, claim in cases if claim is not None]
+        answers = iter(await self._cooldowns.claim(claims) if claims else [])
+        placed = [None if claim is None else next(answers) for _, claim in cases]
+        for claimed in placed:
+            if claimed is not None:
+                self._observer.claimed(claimed)
+        return placed
+
+    def _decide(self, case: Case, claimed: Claimed | None, now: int, out: list[Outgoing]) -> None:
+        group = self._group(case)
+        episode = self._episodes.get(case.episode)
+        if is_copy(case, group, episode):
+            self._observer.copied()
+            return
+        tracked = episode is not None or len(self._episodes) < self._limits.episodes
+        if episode is None and case.kind is Kind.RESOLVED and self._untracked > 0:
+            # Episodes that found no room were all dispatched, and so must be what resolves them.
+            self._untracked -= 1
+            episode = Dispatched(case.group, -1, 1)
+        decision = decide(case, group, episode, claimed if tracked else None, now)
+        if decision is None:
+            return
+        if decision.episode is not None and not tracked:
+            self._untracked += case.kind is Kind.FIRED
+            self._observer.overflowed()
+        self._keep(case, decision, tracked=tracked)
+        self._tell(case, decision, now, out)
+
+    def _group(self, case: Case) -> Group:
+        return self._groups.get(case.group) or Group()
+
+    # --- memory ----------------------------------------------------------------------------------------------------
+
+    def _keep(self, case: Case, decision: Decision, *, tracked: bool = True) -> None:
+        self._groups[case.group] = decision.group
+        self._dirty_groups.add(case.group)
+        if tracked or decision.episode is None:
+            self._keep_episode(case.episode, decision.episode)
+        self._time_group(case.group)
+        while len(self._idle) > self._limits.idle_groups and (first := self._idle.first()) is not None:
+            self._forget(first[1])
+
+    def _keep_episode(self, key: str, episode: Episode | None) -> None:
+        before = self._episodes.pop(key, None)
+        if episode is not None:
+            self._episodes[key] = episode
+        if before is None and episode is None:
+            return
+        self._dirty_episodes.add(key)
+        if before is None and episode is not None:
+            self._open[episode.group] += 1
+        elif before is not None and episode is None:
+            self._open[before.group] -= 1
+            if not self._open[before.group]:
+                del self._open[before.group]
+        if isinstance(episode, Held):
+            self._held.set(key, episode.until)
+        else:
+            self._held.discard(key)
+
+    def _time_group(self, key: str) -> None:
+        if self._open[key]:
+            self._idle.discard(key)
+        else:
+            del self._open[key]
+            group = self._groups[key]
+            self._idle.set(key, max(group.cooldown_until, max(group.seen_at, self._restored_at) + REMEMBER))
+
+    def _forget(self, key: str) -> None:
+        self._idle.discard(key)
+        del self._groups[key]
+        self._dirty_groups.add(key)
+
+    # --- records ---------------------------------------------------------------------------------------------------
+
+    def _tell(self, case: Case, decision: Decision, now: int, out: list[Outgoing]) -> None:
+        record = decision.record
+        value = record.model_dump_json().encode()
+        key = record.key.encode()
+        if decision.dispatch:
+            out.append(Outgoing(ALERTS.name, key, value))
+        else:
+            mark = ((DECISION_HEADER, decision.reason.encode()),)
+            out.append(Outgoing(TRANSITIONS.name, record.tenant.encode(), value, mark, self._partition))
+        out.append(Outgoing(ALERT_STATE.name, key, None if case.kind is Kind.RESOLVED else value))
+        self._observer.decided(decision.reason)
+        if decision.dispatch and decision.reason is not Reason.COOLDOWN_OVER:
+            since = None if case.append_time is None else now - case.append_time
+            self._observer.dispatched(decision.reason, since, now - record.decided_at)
+
+    def _dead_letter(self, record: Incoming, error: UnreadableTransitionError) -> Outgoing:
+        self._observer.unreadable()
+        headers = dead_letter_headers(
+            tuple(record.headers),
+            topic=self._topic,
+            partition=self._partition,
+            offset=record.offset,
+            timestamp=record.timestamp,
+            stage="notify",
+            reason=DeadReason.UNREADABLE,
+            message=str(error),
+        )
+        return Outgoing(DEAD_LETTERS.name, record.key, record.value, headers)
+
+    # --- the table -------------------------------------------------------------------------------------------------
+
+    @property
+    def dirty_bytes(self) -> int:
+        """About how many bytes `take_dirty` would return; 0 if nothing changed."""
+        held = (self._episodes.get(key) for key in self._dirty_episodes)
+        records = sum(len(episode.record) for episode in held if isinstance(episode, Held))
+        return records + _KEY_BYTES * (len(self._dirty_episodes) + len(self._dirty_groups) + self._dirty_marker)
+
+    def take_dirty(self) -> list[tuple[bytes, bytes | None]]:
+        """Every key that changed since the last call with its value (None: gone), the marker among them."""
+        episodes, self._dirty_episodes = self._dirty_episodes, set()
+        groups, self._dirty_groups = self._dirty_groups, set()
+        self._dirty_marker = False
+        return [
+            *((episode_key(key), pack_episode(self._episodes.get(key))) for key in sorted(episodes)),
+            *((group_key(key), pack_group(self._groups.get(key))) for key in sorted(groups)),
+            (MARKER, pack_marker(self._applied, self._untracked)),
+        ]
+
+    @classmethod
+    def restore(
+        cls,
+        prefix: str,
+        partition: int,
+        items: Iterable[tuple[bytes, bytes]],
+        *,
+        cooldowns: CooldownStore,
+        clock: Callable[[], int],
+        observer: Observer | None = None,
+        limits: Limits | None = None,
+    ) -> NotifierPartition:
+        """The partition whose table holds `items`; a fresh one if they hold no marker."""
+        state = cls(prefix, partition, cooldowns=cooldowns, clock=clock, observer=observer, limits=limits)
+        for key, value in items:
+            if key == MARKER:
+                state._applied, state._untracked = unpack_marker(value)
+            elif key[:1] == EPISODE:
+                state._keep_episode(key[1:].decode(), unpack_episode(value))
+            elif key[:1] == GROUP:
+                state._groups[key[1:].decode()] = unpack_group(value)
+        for group in state._groups:
+            state._time_group(group)
+        state._dirty_episodes.clear()
+        return state
+
+
+def make_fold(
+    settings: Settings, cooldowns: CooldownStore, clock: Callable[[], int], observer: Observer | None = None
+) -> Callable[[int, Iterable[tuple[bytes, bytes]]], NotifierPartition]:
+    """A function of (partition, items of its table) that gives the restored fold."""
+
+    def restore(partition: int, items: Iterable[tuple[bytes, bytes]]) -> NotifierPartition:
+        return NotifierPartition.restore(
+            settings.topic_prefix, partition, items, cooldowns=cooldowns, clock=clock, observer=observer
+        )
+
+    return restore

@@ -1,0 +1,82 @@
+"""The table of a notifier partition: what its keys and values hold, with a version."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from streams.notifier.policy import Dispatched, Episode, Group, Held
+
+VERSION: Final = 1
+MARKER: Final = b"m"
+EPISODE: Final = b"e"
+GROUP: Final = b"g"
+
+
+class StateVersionError(RuntimeError):
+    """The state was written by another version of tocsin."""
+
+
+def episode_key(dedup_key: str) -> bytes:
+    """The key of an open episode."""
+    return EPISODE + dedup_key.encode()
+
+
+def group_key(group: str) -> bytes:
+    """The key of a rule and group."""
+    return GROUP + group.encode()
+
+
+def pack_marker(applied: int, untracked: int) -> bytes:
+    """The marker: the last offset that was applied, and the open episodes that found no room."""
+    return _pack(applied, untracked)
+
+
+def pack_episode(episode: Episode | None) -> bytes | None:
+    """The value of an episode; None for one that ended."""
+    match episode:
+        case None:
+            return None
+        case Dispatched(group, ordinal, fire_count):
+            return _pack("dispatched", group, ordinal, fire_count)
+        case Held(group, ordinal, until, record):
+            return _pack("held", group, ordinal, until, record)
+
+
+def pack_group(group: Group | None) -> bytes | None:
+    """The value of a group; None for one that was forgotten."""
+    if group is None:
+        return None
+    return _pack(group.fires, group.recent, group.ended, group.cooldown_until, group.seen_at)
+
+
+def unpack_marker(value: bytes) -> tuple[int, int]:
+    """See `pack_marker`."""
+    applied, untracked = _unpack(value)
+    return applied, untracked
+
+
+def unpack_episode(value: bytes) -> Episode:
+    """See `pack_episode`."""
+    kind, *fields = _unpack(value)
+    return Dispatched(*fields) if kind == "dispatched" else Held(*fields)
+
+
+def unpack_group(value: bytes) -> Group:
+    """See `pack_group`."""
+    fires, recent, ended, cooldown_until, seen_at = _unpack(value)
+    return Group(fires, tuple(recent), tuple(ended), cooldown_until, seen_at)
+
+
+def _pack(*fields: Any) -> bytes:
+    return msgspec.msgpack.encode((VERSION, *fields))
+
+
+def _unpack(value: bytes) -> list[Any]:
+    version, *fields = msgspec.msgpack.decode(value, type=list[Any])
+    if version != VERSION:
+        raise StateVersionError(
+            f"the notifier's state has version {version}, this worker reads {VERSION}; run the release that wrote it"
+        )
+    return fields

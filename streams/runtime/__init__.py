@@ -1,0 +1,1 @@
+"""The worker: the only part that knows Faust. It feeds folds with chunks of the log and keeps their state exactly."""

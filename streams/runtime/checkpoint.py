@@ -1,0 +1,161 @@
+"""One partition, exactly: folded, sent, checkpointed, acknowledged, in that order.
+
+A crash between any two steps gives a replay of records that are skipped (the state is ahead) or decided again with the
+same ids (the state is behind). Nothing is remembered before what it led to was sent, and no source offset is committed
+before the state that covers it is stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from operator import attrgetter
+from typing import Any, Final, Protocol
+
+from streams.records import Fold, Incoming, Outgoing
+from streams.runtime.producer import Items
+from streams.topics import CHECKPOINT_LIMIT
+
+FULL: Final = CHECKPOINT_LIMIT // 2
+"""Estimated bytes of unsaved state at which a checkpoint is written at once."""
+FIRST_STEP: Final = 64
+MAX_STEP: Final = 5_000
+"""Records that are folded before the loop gets a turn."""
+
+
+class AbandonedError(RuntimeError):
+    """The partition is being taken away while it waits; its records are folded by the next owner."""
+
+
+class Journal(Protocol):
+    """Where state is stored first: the changelog."""
+
+    async def append(self, partition: int, items: Items) -> int:
+        """Store `items` whole or not at all; the offset of the last."""
+        ...
+
+
+class Table(Protocol):
+    """Where state is stored next: RocksDB."""
+
+    def commit_batch(self, partition: int, items: Items, changelog_offset: int) -> None:
+        """Store `items` and the offset whole or not at all."""
+        ...
+
+
+class Sender(Protocol):
+    """Where records go out."""
+
+    async def send(self, outgoing: Outgoing) -> asyncio.Future[Any]:
+        """Queue a record; the future tells when the brokers have it."""
+        ...
+
+
+class Saved(Protocol):
+    """Told of a checkpoint."""
+
+    def __call__(self, partition: int, marker: int, size: int, seconds: float) -> None:
+        """The state of `partition` up to offset `marker` is stored."""
+        ...
+
+
+class Partition:
+    """A fold and what it has not saved yet. After an error nothing more is saved, since its state may be ahead of what was sent."""
+
+    def __init__(
+        self, number: int, fold: Fold, *, journal: Journal, table: Table, sender: Sender, saved: Saved, clock: Callable[[], float]
+    ) -> None:
+        self.number, self.fold = number, fold
+        self.next_offset = fold.applied + 1
+        self._journal, self._table, self._sender, self._saved, self._clock = journal, table, sender, saved, clock
+        self._turn = asyncio.Lock()
+        self._acks: list[asyncio.Future[Any]] = []
+        self._marker = fold.applied
+        self._dirty_since: float | None = None
+        self._step = FIRST_STEP
+        self._failed = False
+
+    @property
+    def dirty_since(self) -> float | None:
+        """When the oldest change that is not saved was made."""
+        return self._dirty_since
+
+    async def process(self, records: Sequence[Incoming]) -> int:
+        """Fold `records`, send what they lead to, and checkpoint as often as the size of the state asks for it.
+
+        Returns how many were new. Raises AbandonedError, FencedError, KafkaError, and what the fold raises.
+        """
+        async with self._turn:
+            at = first = bisect.bisect_right(records, self.fold.applied, key=attrgetter("offset"))
+            while at < len(records):
+                part = records[at : at + self._step]
+                await self._fold(part)
+                at += len(part)
+                await asyncio.sleep(0)
+            self.next_offset = max(self.next_offset, self.fold.applied + 1)
+            return len(records) - first
+
+    async def wake(self, now: int) -> None:
+        """Let the fold do what is due at `now`, microseconds."""
+        if self._turn.locked() or self._failed:
+            return
+        async with self._turn:
+            with self._guarded():
+                outgoing = await self.fold.wake(now)
+                if outgoing:
+                    await self._send(outgoing)
+                    self._touch()
+
+    async def checkpoint(self) -> None:
+        """Store what is unsaved. Nothing happens after an error."""
+        async with self._turn:
+            if self._dirty_since is not None and not self._failed:
+                await self._checkpoint()
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Take the partition as failed when this is left by an error, other than that it was to be given up anyway."""
+        try:
+            yield
+        except AbandonedError:
+            raise
+        except BaseException:
+            self._failed = True
+            raise
+
+    async def _fold(self, part: Sequence[Incoming]) -> None:
+        before = self.fold.dirty_bytes
+        with self._guarded():
+            await self._send(await self.fold.process(part))
+        self._touch()
+        dirty = self.fold.dirty_bytes
+        grown = max(dirty - before, 0)
+        if grown > FULL // 4:
+            self._step = max(1, len(part) * (FULL // 8) // grown)
+        elif len(part) == self._step:
+            self._step = min(MAX_STEP, self._step * 2)
+        if dirty >= FULL:
+            await self._checkpoint()
+
+    async def _send(self, outgoing: Sequence[Outgoing]) -> None:
+        for record in outgoing:
+            self._acks.append(await self._sender.send(record))
+
+    def _touch(self) -> None:
+        if self._dirty_since is None:
+            self._dirty_since = self._clock()
+
+    async def _checkpoint(self) -> None:
+        began = self._clock()
+        with self._guarded():
+            acks, self._acks = self._acks, []
+            await asyncio.gather(*acks)
+            marker = self.fold.applied
+            items = self.fold.take_dirty()
+            offset = await self._journal.append(self.number, items)
+            self._table.commit_batch(self.number, items, offset)
+        self._marker, self._dirty_since = marker, None
+        self._saved(self.number, marker, sum(len(key) + len(value or b"") for key, value in items), self._clock() - began)
+

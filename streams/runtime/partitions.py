@@ -1,0 +1,215 @@
+"""The partitions of one role that are open in this worker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Final, Protocol
+
+from streams.operations.metrics import Metrics
+from streams.records import Fold, Incoming
+from streams.runtime.checkpoint import AbandonedError, Journal, Partition, Sender, Table
+
+log = logging.getLogger("tocsin.runtime")
+
+CHECKPOINT_EVERY: Final = 1.0
+"""Seconds for which a change may be unsaved."""
+_TURN: Final = 0.05
+
+Restore = Callable[[int, Iterable[tuple[bytes, bytes]], asyncio.Event], Awaitable[Fold]]
+"""The fold of a partition from the items of its table. The event is set when the partition is to be given up."""
+
+
+class NotRecoveredError(RuntimeError):
+    """The local table lacks a part of the changelog; processing would count wrongly."""
+
+
+class LocalTable(Table, Protocol):
+    """The local tables of the partitions."""
+
+    def changelog_offset(self, partition: int) -> int | None:
+        """The offset of the last changelog record that is in the table."""
+        ...
+
+    def items(self, partition: int) -> Iterable[tuple[bytes, bytes]]:
+        """Keys and values of a partition."""
+        ...
+
+    def put_aside(self, partition: int, reason: object) -> None:
+        """Forget the local table of a partition."""
+        ...
+
+
+class Claims(Journal, Protocol):
+    """The changelog, with the right to write to it."""
+
+    async def claim(self, partitions: Iterable[int]) -> dict[int, int]:
+        """Shut out former owners; the offsets of the barriers, where there are any."""
+        ...
+
+
+class Partitions:
+    """Claims, opens, feeds, saves and drops partitions. `failure` ends with an error that the worker cannot go on after."""
+
+    def __init__(
+        self, role: str, restore: Restore, *, journal: Claims, sender: Sender, metrics: Metrics, marked: Callable[[int, int], None]
+    ) -> None:
+        self.role = role
+        self.assigned: frozenset[int] = frozenset()
+        self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waiting_since: float | None = None
+        self._restore, self._journal, self._sender, self._metrics, self._marked = restore, journal, sender, metrics, marked
+        self._table: LocalTable | None = None
+        self._open: dict[int, Partition] = {}
+        self._expected: dict[int, int] = {}
+        self._generation: int | None = None
+        self._abandoned = asyncio.Event()
+
+    # --- coming and going ------------------------------------------------------------------------------------------
+
+    async def claim(
+        self, partitions: Iterable[int], table: LocalTable, ends: Callable[[list[int]], Awaitable[dict[int, int]]]
+    ) -> None:
+        """Shut out former owners, then find out how far the changelog goes; before it is read.
+
+        `ends` gives the ends of changelog partitions, for brokers without fencing.
+        """
+        self._table = table
+        self.assigned = frozenset(partitions)
+        wanted = sorted(self.assigned)
+        barriers = await self._journal.claim(wanted)
+        unknown = [number for number in wanted if number not in barriers]
+        self._expected = barriers | ({number: end - 1 for number, end in (await ends(unknown)).items()} if unknown else {})
+        for number in wanted:
+            held = table.changelog_offset(number)
+            if held is not None and held > self._expected[number]:
+                table.put_aside(number, f"it holds changelog offset {held}, and the changelog ends at {self._expected[number]}")
+        log.info("%s: assigned %s", self.role, spans(wanted) if wanted else "no partitions")
+
+    async def open(self, partitions: Sequence[int], generation: int) -> None:
+        """Restore the folds of recovered partitions. Raises NotRecoveredError where something is missing."""
+        table = self._require_table()
+        self._abandoned = asyncio.Event()
+        for done, number in enumerate(partitions):
+            held = table.changelog_offset(number)
+            if (-1 if held is None else held) < self._expected[number]:
+                raise NotRecoveredError(
+                    f"{self.role}: partition {number} is recovered to changelog offset {held}, not to {self._expected[number]}"
+                )
+            fold = await self._restore(number, table.items(number), self._abandoned)
+            self._open[number] = Partition(
+                number, fold, journal=self._journal, table=table, sender=self._sender, saved=self._saved, clock=time.monotonic
+            )
+            if len(partitions) > 1 and done + 1 < len(partitions):
+                log.debug("%s: recovering %d/%d", self.role, done + 1, len(partitions))
+            await asyncio.sleep(0)
+        self._generation = generation
+        self._metrics.owned.labels(self.role).set(len(self._open))
+        if partitions:
+            log.info("%s: ready, %s open", self.role, spans(partitions))
+
+    def suspend(self) -> None:
+        """Partitions are about to go: nothing waits any longer."""
+        self._abandoned.set()
+
+    async def finish(self) -> None:
+        """Save what is unsaved, while the partitions are still ours."""
+        results = await asyncio.gather(*[partition.checkpoint() for partition in self._open.values()], return_exceptions=True)
+        for error in results:
+            if isinstance(error, BaseException):
+                self.fail(error)
+
+    async def drop(self) -> None:
+        """Forget everything about the partitions: what comes next may be another's."""
+        if self._open:
+            log.info("%s: revoked %s", self.role, spans(sorted(self._open)))
+        self.suspend()
+        self._open.clear()
+        self._generation, self.assigned = None, frozenset()
+        self._metrics.owned.labels(self.role).set(0)
+
+    # --- feeding ---------------------------------------------------------------------------------------------------
+
+    async def process(self, number: int, generation: int, records: Sequence[Incoming]) -> None:
+        """Fold a chunk. One that was fetched under another assignment is left out: it may not follow what was folded last."""
+        partition = self._open.get(number)
+        if partition is None or generation != self._generation or self.failure.done():
+            return
+        if records[0].offset > partition.next_offset:
+            missing = records[0].offset - partition.next_offset
+            self._metrics.gaps.labels(self.role).inc(missing)
+            log.warning(
+                "%s: partition %d: %d records before offset %d are missing in the log (retention, or a transaction)",
+                self.role, number, missing, records[0].offset,
+            )  # fmt: skip
+        try:
+            count = await partition.process(records)
+        except AbandonedError:
+            return
+        except Exception as error:
+            self.fail(error)
+            return
+        self._metrics.chunks.labels(self.role).inc()
+        self._metrics.records.labels(self.role).inc(count)
+
+    async def run(self) -> None:
+        """Save and wake, for ever."""
+        while True:
+            await asyncio.sleep(_TURN)
+            if self.failure.done() or self._abandoned.is_set():
+                continue
+            due = time.monotonic() - CHECKPOINT_EVERY
+            now = time.time_ns() // 1000
+            try:
+                for partition in list(self._open.values()):
+                    await partition.wake(now)
+                await asyncio.gather(
+                    *[
+                        partition.checkpoint()
+                        for partition in list(self._open.values())
+                        if partition.dirty_since is not None and partition.dirty_since <= due
+                    ]
+                )
+            except Exception as error:
+                self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        """The worker cannot go on after `error`."""
+        if not self.failure.done():
+            self.failure.set_exception(error)
+
+    # --- looking ---------------------------------------------------------------------------------------------------
+
+    def applied(self) -> dict[int, int]:
+        """The last folded offset of every open partition."""
+        return {number: partition.fold.applied for number, partition in self._open.items()}
+
+    def folds(self) -> dict[int, Fold]:
+        """The folds of the open partitions."""
+        return {number: partition.fold for number, partition in self._open.items()}
+
+    def _saved(self, partition: int, marker: int, size: int, seconds: float) -> None:
+        self._marked(partition, marker)
+        self._metrics.checkpoints.labels(self.role).observe(seconds)
+        self._metrics.checkpoint_bytes.labels(self.role).inc(size)
+
+    def _require_table(self) -> LocalTable:
+        if self._table is None:
+            raise NotRecoveredError(f"{self.role}: partitions were opened before they were claimed")
+        return self._table
+
+
+def spans(numbers: Sequence[int]) -> str:
+    """Sorted numbers as text: 'partitions 0-3, 6'."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    text = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+    return f"partition{'s' if len(numbers) > 1 else ''} {text}"
+
+

@@ -1,0 +1,197 @@
+"""Producers: of the changelog, fenced, one atomic batch per call; and of everything else that goes out.
+
+Fencing. `InitProducerId` with a stable id gives a producer id and an epoch, and makes every older epoch of that id invalid.
+The appends are plain idempotent batches under that epoch, not transactions. The broker of a partition learns the new epoch
+with the first batch that it sees, so that batch, the barrier, is written before the owner reads how far the changelog goes:
+what a former owner still has in hand is refused from then on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.client import ConnectionGroup, CoordinationType
+from aiokafka.errors import (
+    ConcurrentTransactions,
+    CoordinatorLoadInProgressError,
+    CoordinatorNotAvailableError,
+    KafkaError,
+    NotCoordinatorError,
+    ProducerFenced,
+    for_code,
+)
+from aiokafka.protocol.transaction import InitProducerIdRequest
+
+from streams.records import Outgoing
+from streams.settings import Settings
+from streams.topics import CHECKPOINT_LIMIT, MIB, changelog_name
+
+INTERNAL: Final = b"\0"
+"""First byte of changelog keys that are the runtime's own."""
+BARRIER: Final = INTERNAL + b"barrier"
+_OVERHEAD: Final = 32  # of a record in a batch, at most
+_STOP_WITHIN: Final = 3.0
+_RETRY_AFTER: Final = 0.05
+_TRANSIENT: Final = (CoordinatorLoadInProgressError, CoordinatorNotAvailableError, NotCoordinatorError, ConcurrentTransactions)
+_TRANSACTION_TIMEOUT_MS: Final = 10_000
+
+Items = Sequence[tuple[bytes, bytes | None]]
+
+
+class FencedError(RuntimeError):
+    """Another worker owns the partition now; this one may write nothing more."""
+
+
+class BatchTooLargeError(ValueError):
+    """The items do not fit one batch."""
+
+
+class FencedProducer(AIOKafkaProducer):  # type: ignore[misc]
+    """An idempotent producer that takes its id and epoch from the transactional id `fence`, without transactions."""
+
+    def __init__(self, *, fence: str, **options: Any) -> None:
+        super().__init__(enable_idempotence=True, acks="all", **options)
+        self._fence = fence
+        self._sender._do_init_pid = self._init_producer_id
+
+    async def _init_producer_id(self, _node: object) -> bool:
+        request = InitProducerIdRequest(transactional_id=self._fence, transaction_timeout_ms=_TRANSACTION_TIMEOUT_MS)
+        while True:
+            node = await self._sender._find_coordinator(CoordinationType.TRANSACTION, self._fence)
+            response = await self.client.send(node, request, group=ConnectionGroup.COORDINATION)
+            error = for_code(response.error_code)
+            if not response.error_code:
+                break
+            if error not in _TRANSIENT:
+                raise error(f"InitProducerId for {self._fence}")
+            self._sender._coordinator_dead(CoordinationType.TRANSACTION)
+            await asyncio.sleep(_RETRY_AFTER)
+        self._sender._txn_manager.set_pid_and_epoch(response.producer_id, response.producer_epoch)
+        return True
+
+
+class Changelog:
+    """Appends to the partitions of the changelog of `role`, one batch per call, whole or not at all."""
+
+    def __init__(self, settings: Settings, role: str) -> None:
+        self.topic = changelog_name(settings.group, role)
+        self._settings = settings
+        self._producers: dict[int, AIOKafkaProducer] = {}
+        self._fences = settings.fencing == "on"
+
+    async def claim(self, partitions: Iterable[int]) -> dict[int, int]:
+        """Shut out former owners of `partitions`; the offset of the barrier on each. Without fencing: nothing."""
+        wanted = sorted(partitions)
+        await self.release([number for number in self._producers if self._fences or number not in wanted])
+        offsets = await asyncio.gather(*[self._claim(number) for number in wanted])
+        return {number: offset for number, offset in zip(wanted, offsets, strict=True) if offset is not None}
+
+    async def _claim(self, partition: int) -> int | None:
+        if not self._fences:
+            if partition not in self._producers:
+                self._producers[partition] = await self._started(AIOKafkaProducer(acks="all", **self._options()))
+            return None
+        producer = FencedProducer(fence=f"{self._settings.group}-{self.topic}-{partition}", **self._options())
+        self._producers[partition] = await self._started(producer)
+        return await self.append(partition, [(BARRIER, str(time.time_ns()).encode())])
+
+    def _options(self) -> dict[str, Any]:
+        size = CHECKPOINT_LIMIT
+        return {**self._settings.kafka_client(), "linger_ms": 0, "max_batch_size": size, "max_request_size": size}
+
+    @staticmethod
+    async def _started(producer: AIOKafkaProducer) -> AIOKafkaProducer:
+        try:
+            await producer.start()
+        except BaseException:
+            await producer.stop()
+            raise
+        return producer
+
+    async def append(self, partition: int, items: Items) -> int:
+        """Append `items` as one batch and wait until it is stored. Returns the offset of the last one.
+
+        Raises FencedError, KafkaError, or BatchTooLargeError (see `fits`).
+        """
+        producer = self._producers[partition]
+        batch = producer.create_batch()
+        now = time.time_ns() // 1_000_000
+        for key, value in items:
+            if batch.append(key=key, value=value, timestamp=now) is None:
+                raise BatchTooLargeError(f"{len(items)} items of partition {partition} exceed a batch of {CHECKPOINT_LIMIT} bytes")
+        batch.close()
+        try:
+            metadata = await (await producer.send_batch(batch, self.topic, partition=partition))
+        except ProducerFenced as error:
+            raise FencedError(
+                f"another worker has taken over partition {partition} of {self.topic}; this one was silent for too long "
+                "(a pause of the process, or two workers with the same TOCSIN_GROUP and no common broker view)"
+            ) from error
+        offset: int = metadata.offset
+        if offset < 0:
+            # A retry whose first attempt the broker has stored and forgotten: stored, but where is not known.
+            raise KafkaError(f"{self.topic}[{partition}]: the broker does not say where it stored a batch")
+        return offset + len(items) - 1
+
+    async def release(self, partitions: Iterable[int]) -> None:
+        """Close the producers of `partitions`."""
+        producers = [self._producers.pop(number) for number in list(partitions) if number in self._producers]
+        await asyncio.gather(*[_stop(producer) for producer in producers])
+
+    async def close(self) -> None:
+        """Close all producers."""
+        await self.release(list(self._producers))
+
+
+def size_of(items: Items) -> int:
+    """At most so many bytes take `items` in a batch."""
+    return sum(len(key) + len(value or b"") + _OVERHEAD for key, value in items)
+
+
+def fits(items: Items) -> bool:
+    """Whether `items` can be appended as one batch."""
+    return size_of(items) + 128 <= CHECKPOINT_LIMIT
+
+
+class Outbox:
+    """Sends what leaves the worker, in order per partition. Topics get their prefix here."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._prefix = settings.topic_prefix
+        self._producer = AIOKafkaProducer(
+            **settings.kafka_client(),
+            acks="all",
+            enable_idempotence=settings.fencing == "on",
+            linger_ms=0,
+            max_batch_size=MIB // 4,
+            max_request_size=4 * MIB,
+        )
+
+    async def start(self) -> None:
+        """Connect."""
+        await self._producer.start()
+
+    async def send(self, outgoing: Outgoing) -> asyncio.Future[Any]:
+        """Queue `outgoing`; the future that is returned tells when the brokers have it."""
+        topic, key, value, headers, partition = outgoing
+        if key is None and value is None:
+            value = b""  # the client sends no record without either; a dead letter may have been one
+        sent: asyncio.Future[Any] = await self._producer.send(
+            self._prefix + topic, value, key=key, partition=partition, headers=list(headers)
+        )
+        return sent
+
+    async def stop(self) -> None:
+        """Send what is queued and disconnect."""
+        await _stop(self._producer)
+
+
+async def _stop(producer: AIOKafkaProducer) -> None:
+    with contextlib.suppress(TimeoutError, KafkaError):
+        async with asyncio.timeout(_STOP_WITHIN):
+            await producer.stop()

@@ -1,0 +1,98 @@
+"""The table of a partition in RocksDB: what a checkpoint or the changelog says, written whole or not at all."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import rocksdict
+from faust.stores import STORES
+from faust.stores.rocksdb import Store as RocksDBStore
+from faust.types import TP
+
+from streams.records import Incoming
+from streams.runtime.producer import INTERNAL, Items
+
+if TYPE_CHECKING:
+    from streams.runtime.app import RoleApp
+
+log = logging.getLogger("tocsin.runtime")
+
+SCHEME: Final = "tocsin-rocksdb"
+OPTIONS: Final = {"block_cache_size": 16 << 20, "write_buffer_size": 16 << 20, "max_write_buffer_number": 2, "max_open_files": 256}
+"""Small, since all state is in memory as well: the table is read once, when its partition is opened."""
+
+
+class BrokenStoreError(RuntimeError):
+    """The local table of a partition could not be read; it was put aside, and the next start rebuilds it."""
+
+
+class AtomicStore(RocksDBStore):  # type: ignore[misc]  # Faust's classes are untyped to us
+    """Faust's RocksDB store, with writes that hold data and changelog offset together, in raw mode (nothing is unpickled)."""
+
+    app: RoleApp
+
+    def commit_batch(self, partition: int, items: Items, changelog_offset: int) -> None:
+        """Write `items` (None: deleted) and the changelog offset that they end at, in one batch."""
+        batch = rocksdict.WriteBatch(raw_mode=True)
+        for key, value in items:
+            if value is None:
+                batch.delete(key)
+            else:
+                batch.put(key, value)
+        batch.put(self.offset_key, b"%d" % changelog_offset)
+        self._db_for_partition(partition).write(batch)
+
+    def apply_records(self, partition: int, records: Sequence[Incoming]) -> None:
+        """Write what `records` of the changelog say, in one batch. A record without a key says nothing."""
+        items = [(record.key, record.value) for record in records if record.key is not None]
+        self.commit_batch(partition, items, records[-1].offset)
+
+    def items(self, partition: int) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and values of a partition, without the runtime's own.
+
+        Raises BrokenStoreError where the files are damaged; they are put aside then.
+        """
+        try:
+            for key, value in self._db_for_partition(partition).items():
+                if key != self.offset_key and not key.startswith(INTERNAL):
+                    yield key, value
+        except Exception as error:  # rocksdict raises plain exceptions
+            self.put_aside(partition, error)
+            raise BrokenStoreError(f"the local table of partition {partition} is damaged and was put aside: {error}") from error
+
+    def changelog_offset(self, partition: int) -> int | None:
+        """The offset of the last changelog record that is in the table."""
+        offset = self._db_for_partition(partition).get(self.offset_key)
+        return None if offset is None else int(offset)
+
+    def put_aside(self, partition: int, reason: object) -> None:
+        """Rename the files of a partition, so that it is rebuilt from the changelog."""
+        self._dbs.pop(partition, None)
+        path = self.partition_path(partition)
+        if path.exists():
+            aside = path.with_name(f"{path.name}.broken-{time.time_ns() // 1_000_000}")
+            path.rename(aside)
+            log.warning("partition %d: local table put aside as %s and rebuilt from the changelog: %s", partition, aside, reason)
+
+    def _open_for_partition(self, partition: int) -> Any:
+        try:
+            return super()._open_for_partition(partition)
+        except Exception as error:
+            if "lock" in repr(error).lower():
+                raise  # Faust tries again: another process is about to let go of it
+            self.put_aside(partition, error)
+            return super()._open_for_partition(partition)
+
+    async def on_rebalance(self, assigned: set[TP], revoked: set[TP], newly_assigned: set[TP], generation_id: int = 0) -> None:
+        """Open and close tables, and shut out former owners before the changelog is read."""
+        await super().on_rebalance(assigned, revoked, newly_assigned, generation_id)
+        mine = {tp.partition for tp in assigned if tp.topic in self.table.changelog_topic.topics}
+        await self.app.claim(mine)
+
+
+
+
+STORES.aliases[SCHEME] = f"{AtomicStore.__module__}:{AtomicStore.__name__}"

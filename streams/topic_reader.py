@@ -1,0 +1,102 @@
+"""Reading a topic whole, or live: partitions taken by hand, no consumer group, nothing committed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from types import TracebackType
+from typing import Any, Final, Protocol, Self
+
+from aiokafka import AIOKafkaClient, AIOKafkaConsumer, TopicPartition
+from aiokafka.cluster import ClusterMetadata
+from aiokafka.errors import KafkaTimeoutError
+
+from streams.records import Incoming
+
+STALLED_AFTER: Final = 30.0
+
+
+class MissingTopicError(RuntimeError):
+    """A topic does not exist; names it and the remedy."""
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(f"the topic {topic} does not exist; `tocsin topics` creates it")
+
+
+class Read(Incoming, Protocol):
+    """A record as it was fetched, with the partition it stands on."""
+
+    @property
+    def partition(self) -> int:
+        """The partition it was fetched from."""
+        ...
+
+
+class TopicReader:
+    """Reads every partition of `topic`. `client` is Settings.kafka_client().
+
+    Raises MissingTopicError on entry where the topic does not exist, and KafkaTimeoutError where the broker answers
+    nothing for STALLED_AFTER seconds.
+    """
+
+    def __init__(self, client: Mapping[str, Any], topic: str) -> None:
+        self._topic = topic
+        self._consumer = AIOKafkaConsumer(**client, group_id=None, enable_auto_commit=False, auto_offset_reset="earliest")
+        self._client = dict(client)
+        self._cluster: ClusterMetadata
+        self._assigned: list[TopicPartition] = []
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._consumer.start()
+            self._cluster = await self._metadata()
+            self._assigned = [TopicPartition(self._topic, number) for number in self.partitions_of(self._topic)]
+            self._consumer.assign(self._assigned)
+            await self._consumer.seek_to_beginning(*self._assigned)
+        except BaseException:
+            await self._consumer.stop()
+            raise
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self._consumer.stop()
+
+    async def _metadata(self) -> ClusterMetadata:
+        """All topics: asking for a single one may create it."""
+        client = AIOKafkaClient(**self._client)
+        try:
+            await client.bootstrap()
+            return await client.fetch_all_metadata()
+        finally:
+            await client.close()
+
+    def partitions_of(self, topic: str) -> list[int]:
+        """The partitions that `topic`, this one or another, had when the reader was opened."""
+        found = self._cluster.partitions_for_topic(topic)
+        if not found:
+            raise MissingTopicError(topic)
+        return sorted(found)
+
+    async def to_end(self) -> AsyncIterator[Read]:
+        """The records from where the last call ended, at first the beginning, to where the partitions end now."""
+        ends: dict[TopicPartition, int] = await self._consumer.end_offsets(self._assigned)
+        position = {partition: await self._consumer.position(partition) for partition in self._assigned}
+        moved = asyncio.get_running_loop().time()
+        while any(position[partition] < end for partition, end in ends.items()):
+            for records in (await self._consumer.getmany(timeout_ms=500)).values():
+                for record in records:
+                    yield record
+            before, position = position, {partition: await self._consumer.position(partition) for partition in self._assigned}
+            now = asyncio.get_running_loop().time()
+            if position != before:
+                moved = now
+            elif now - moved > STALLED_AFTER:
+                raise KafkaTimeoutError(f"{self._topic}: the records up to its end did not come within {STALLED_AFTER:.0f} s")
+
+    async def live(self) -> AsyncIterator[Read]:
+        """The records that come from now on; never ends."""
+        ends = await self._consumer.end_offsets(self._assigned)
+        for partition, end in ends.items():
+            self._consumer.seek(partition, end)
+        async for record in self._consumer:
+            yield record

@@ -1,0 +1,98 @@
+"""A log folded by the oracle and by the kernel, with the same outcome to compare."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from schemas.alert import Transition
+from streams.kernel.partition import PartitionState
+from tests.kernel.log import Record, chunk_of, chunks, rulesets_of
+from tests.kernel.oracle import Oracle
+
+TOPIC = "mcp.events"
+PARTITION = 3
+MAX_GROUPS = 100_000
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a fold said and counted. Two are equal if they say the same, byte for byte."""
+
+    transitions: list[Transition] = field(default_factory=list, compare=False)
+    texts: list[str] = field(default_factory=list)
+    late: Mapping[str, int] = field(default_factory=Counter)
+    overflow: Mapping[str, int] = field(default_factory=Counter)
+    duplicates: int = 0
+    counted: int = 0
+    unreadable: list[str] = field(default_factory=list)
+    applied: int = -1
+    stream_time: int = 0
+
+    def say(self, transitions: Iterable[Transition]) -> None:
+        for transition in transitions:
+            self.transitions.append(transition)
+            self.texts.append(transition.model_dump_json())
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How the kernel is to get a log: divided into chunks of `sizes`, and as `after` says after some of them.
+
+    `saved`: the numbers of the chunks after which what changed is written to the table. `restored`: those after which it
+    is, and the state is restored from it. `repeated`: how many records before a chunk are delivered with it once more.
+    """
+
+    sizes: tuple[int, ...] = ()
+    saved: frozenset[int] = frozenset()
+    restored: frozenset[int] = frozenset()
+    repeated: int = 0
+
+
+def by_oracle(records: Sequence[Record], max_groups: int = MAX_GROUPS) -> Outcome:
+    """The log as the definition has it."""
+    oracle, outcome = Oracle(TOPIC, PARTITION, max_groups), Outcome()
+    for record in records:
+        outcome.say(oracle.apply(record))
+    outcome.late, outcome.overflow, outcome.unreadable = oracle.late, oracle.overflow, oracle.unreadable
+    outcome.duplicates, outcome.counted = oracle.duplicates, oracle.counted
+    outcome.applied, outcome.stream_time = oracle.applied, oracle.stream_time
+    return outcome
+
+
+def by_kernel(records: Sequence[Record], plan: Plan = Plan(), max_groups: int = MAX_GROUPS) -> tuple[Outcome, dict[bytes, bytes]]:  # noqa: B008
+    """The log as the kernel has it under `plan`, and the table that it leaves."""
+    rulesets = rulesets_of(records)
+    state = PartitionState(TOPIC, PARTITION, max_groups=max_groups)
+    outcome, table = Outcome(), dict[bytes, bytes]()
+    late: Counter[str] = Counter()
+    overflow: Counter[str] = Counter()
+    done = 0
+    for number, chunk in enumerate(chunks(records, plan.sizes)):
+        again = records[max(done - plan.repeated, 0) : done]
+        changes = state.apply(chunk_of([*again, *chunk]), rulesets)
+        done += len(chunk)
+        outcome.say(changes.transitions)
+        late.update(changes.late)
+        overflow.update(changes.overflow)
+        outcome.duplicates += changes.duplicates
+        outcome.counted += changes.counted
+        outcome.unreadable.extend(changes.unreadable)
+        if number in plan.saved | plan.restored:
+            save(state, table)
+        if number in plan.restored:
+            state = PartitionState.restore(TOPIC, PARTITION, list(table.items()), rulesets, max_groups=max_groups)
+    save(state, table)
+    outcome.late, outcome.overflow = late, overflow
+    outcome.applied, outcome.stream_time = state.applied, state.stream_time
+    return outcome, table
+
+
+def save(state: PartitionState, table: dict[bytes, bytes]) -> None:
+    """Fold what changed into the table, as the changelog does."""
+    for key, value in state.take_dirty():
+        if value is None:
+            table.pop(key, None)
+        else:
+            table[key] = value

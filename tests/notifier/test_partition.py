@@ -1,0 +1,311 @@
+"""The fold: from records to what is sent and remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from schemas.alert import Alert, Reason
+from schemas.time import MICROS
+from streams.notifier import partition as module
+from streams.notifier.cooldown import LocalCooldowns
+from streams.notifier.observer import Observer
+from streams.notifier.partition import DECISION_HEADER, Limits, NotifierPartition, make_fold
+from streams.notifier.policy import Claim, Claimed
+from streams.notifier.state import StateVersionError
+from streams.records import Outgoing
+from streams.settings import Settings
+from tests.clock import Clock
+from tests.notifier.cases import MINUTE, Episode, Record, case, log, reasons, told
+
+ALERTS, TRANSITIONS, STATE = "mcp.alerts", "mcp.transitions", "mcp.alerts.state"
+
+
+class Store(LocalCooldowns):
+    """Cooldowns that outlive the partition, as those in Redis do; keeps what was asked, call by call."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock, per_minute=10**6)
+        self.calls: list[Sequence[Claim]] = []
+
+    async def claim(self, claims: Sequence[Claim]) -> list[Claimed]:
+        self.calls.append(claims)
+        return await super().claim(claims)
+
+
+@pytest.fixture
+def store(clock: Clock) -> Store:
+    return Store(clock)
+
+
+def fresh(store: Store, clock: Clock, items: dict[bytes, bytes] | None = None, limits: Limits | None = None) -> NotifierPartition:
+    return NotifierPartition.restore("t.", 3, (items or {}).items(), cooldowns=store, clock=clock, limits=limits)
+
+
+def saved(fold: NotifierPartition, table: dict[bytes, bytes] | None = None) -> dict[bytes, bytes]:
+    table = {} if table is None else table
+    for key, value in fold.take_dirty():
+        if value is None:
+            table.pop(key, None)
+        else:
+            table[key] = value
+    return table
+
+
+def decisions(out: Sequence[Outgoing]) -> list[tuple[str, str, Reason, int]]:
+    """Topic, id, reason and count of every decision, in order."""
+    found = [
+        (item.topic, Alert.model_validate_json(item.value)) for item in out if item.topic != STATE and item.value is not None
+    ]
+    return [(topic, alert.id, alert.reason, alert.fire_count) for topic, alert in found]
+
+
+async def test_a_firing_and_its_resolve_are_dispatched(store: Store, clock: Clock) -> None:
+    episode = Episode()
+    fired, resolved = episode.fire(), episode.resolve()
+    out = await fresh(store, clock).process(log(fired, resolved))
+    assert [(item.topic, item.key, item.headers, item.partition) for item in out] == [
+        (ALERTS, fired.key.encode(), (), None),
+        (STATE, fired.key.encode(), (), None),
+        (ALERTS, fired.key.encode(), (), None),
+        (STATE, fired.key.encode(), (), None),
+    ]
+    assert [item.value is None for item in out] == [False, False, False, True]
+    assert [alert.reason for alert in told(out, ALERTS)] == [Reason.FIRST_NOTIFICATION, Reason.RESOLVED]
+
+
+async def test_a_second_firing_within_the_cooldown_is_recorded_and_not_dispatched(store: Store, clock: Clock) -> None:
+    first, second = Episode("e1"), Episode("e2")
+    out = await fresh(store, clock).process(log(first.fire(), first.resolve(), second.fire(), second.resolve()))
+    assert reasons(out) == [
+        (ALERTS, Reason.FIRST_NOTIFICATION),
+        (ALERTS, Reason.RESOLVED),
+        (TRANSITIONS, Reason.IN_COOLDOWN),
+        (TRANSITIONS, Reason.ENDED_WHILE_HELD),
+    ]
+    record = next(item for item in out if item.topic == TRANSITIONS)
+    assert (record.key, record.partition) == (b"acme", 3)
+    assert record.headers == ((DECISION_HEADER, b"in_cooldown"),)
+    assert len(store.calls) == 1, "the claims of a chunk are asked in one call"
+
+
+async def test_the_claims_of_a_large_chunk_are_asked_some_hundreds_at_a_time(store: Store, clock: Clock) -> None:
+    await fresh(store, clock).process(log(*(Episode(service=f"s{number}").fire() for number in range(1_200))))
+    assert [len(claims) for claims in store.calls] == [module.MAX_CLAIMS, module.MAX_CLAIMS, 200]
+
+
+async def test_a_held_firing_is_dispatched_once_when_the_cooldown_is_over(store: Store, clock: Clock) -> None:
+    fold = fresh(store, clock)
+    first, second = Episode("e1"), Episode("e2")
+    await fold.process(log(first.fire(), first.resolve(), second.fire()))
+    assert fold.held_episodes == 1
+    assert not await fold.wake(clock.advance("14m"))
+    out = await fold.wake(clock.advance("1m"))
+    assert reasons(out) == [(ALERTS, Reason.COOLDOWN_OVER)]
+    assert told(out, ALERTS)[0].fire_count == 1
+    assert not await fold.wake(clock.advance("15m"))
+    assert reasons(await fold.process(log(second.resolve(), first=3))) == [(ALERTS, Reason.RESOLVED)]
+    assert fold.open_episodes == 0
+
+
+async def test_a_held_firing_is_dispatched_after_a_restart(store: Store, clock: Clock) -> None:
+    fold = fresh(store, clock)
+    first, second = Episode("e1"), Episode("e2")
+    await fold.process(log(first.fire(), first.resolve(), second.fire()))
+    restored = fresh(store, clock, saved(fold))
+    assert restored.applied == 2
+    assert restored.dirty_bytes == 0
+    assert reasons(await restored.wake(clock.advance("15m"))) == [(ALERTS, Reason.COOLDOWN_OVER)]
+
+
+async def test_a_rise_in_severity_dispatches_what_was_held(store: Store, clock: Clock) -> None:
+    fold = fresh(store, clock)
+    first, second, third = Episode("e1"), Episode("e2"), Episode("e3")
+    await fold.process(log(first.fire(), first.resolve(), second.fire()))
+    clock.advance("10m")
+    out = await fold.process(log(second.rise(), second.resolve(), first=3))
+    assert reasons(out) == [(ALERTS, Reason.SEVERITY_RAISED), (ALERTS, Reason.RESOLVED)]
+    clock.advance("10m")  # the cooldown of the first is over, but the rise took it over
+    assert reasons(await fold.process(log(third.fire(), first=5))) == [(TRANSITIONS, Reason.IN_COOLDOWN)]
+    assert reasons(await fold.wake(clock.advance("5m"))) == [(ALERTS, Reason.COOLDOWN_OVER)]
+
+
+async def test_a_replay_after_a_crash_decides_the_same(store: Store, clock: Clock) -> None:
+    fold = fresh(store, clock)
+    first, second, third = Episode("e1"), Episode("e2"), Episode("e3")
+    records = log(
+        first.fire(), first.rise(), first.resolve(), second.fire(), second.rise(), second.resolve(), third.fire(), third.resolve()
+    )
+    sent = decisions(await fold.process(records))
+    assert [reason for _, _, reason, _ in sent] == [
+        Reason.FIRST_NOTIFICATION, Reason.SEVERITY_RAISED, Reason.RESOLVED,
+        Reason.IN_COOLDOWN, Reason.SEVERITY_RAISED, Reason.RESOLVED,
+        Reason.IN_COOLDOWN, Reason.ENDED_WHILE_HELD,
+    ]  # fmt: skip
+    assert decisions(await fresh(store, clock).process(records)) == sent
+    assert not await fresh(store, clock, saved(fold)).process(records), "what was applied is skipped"
+
+
+async def test_a_replay_after_the_claim_was_won_and_nothing_was_sent_dispatches(store: Store, clock: Clock) -> None:
+    fired = Episode().fire()
+    await store.claim([Claim(case(fired).group, fired.id, 15 * MINUTE)])
+    assert reasons(await fresh(store, clock).process(log(fired))) == [(ALERTS, Reason.FIRST_NOTIFICATION)]
+
+
+async def test_a_firing_released_before_a_crash_is_released_before_its_resolve_is_replayed(store: Store, clock: Clock) -> None:
+    fold = fresh(store, clock)
+    first, second = Episode("e1"), Episode("e2")
+    await fold.process(log(first.fire(), first.resolve(), second.fire()))
+    table = saved(fold)
+    assert reasons(await fold.wake(clock.advance("15m"))) == [(ALERTS, Reason.COOLDOWN_OVER)]
+    out = await fresh(store, clock, table).process(log(second.resolve(), first=3))
+    assert reasons(out) == [(ALERTS, Reason.COOLDOWN_OVER), (ALERTS, Reason.RESOLVED)]
+
+
+async def test_copies_that_the_engine_sends_again_decide_nothing(store: Store, clock: Clock) -> None:
+    fold = fresh(store, clock)
+    first, second = Episode("e1"), Episode("e2", service="time")
+    transitions = [first.fire(), first.resolve(), second.fire(), second.rise()]
+    assert len(reasons(await fold.process(log(*transitions, *transitions)))) == 4
+    assert not await fold.process(log(*transitions, first=8))
+    restored = fresh(store, clock, saved(fold))
+    assert not await restored.process(log(*transitions, first=12))
+    assert restored.applied == 15
+
+
+async def test_its_own_records_are_skipped_but_move_the_marker(store: Store, clock: Clock) -> None:
+    fold = fresh(store, clock)
+    own = Record(0, b"anything", headers=((DECISION_HEADER, b"in_cooldown"),))
+    assert not await fold.process([own])
+    assert fold.applied == 0
+    assert fold.dirty_bytes > 0
+
+
+async def test_unreadable_records_are_dead_letters_and_harm_nothing(store: Store, clock: Clock) -> None:
+    fold = fresh(store, clock)
+    bad = Record(0, b'{"v":1}', key=b"k", headers=(("x", b"y"),))
+    letter, *rest = await fold.process([bad, Record(1, None), *log(Episode().fire(), first=2)])
+    assert (letter.topic, letter.key, letter.value, letter.partition) == ("mcp.events.dlq", b"k", b'{"v":1}', None)
+    headers = dict(letter.headers)
+    assert headers["x"] == b"y"
+    assert headers["dlq.source.topic"] == b"t.mcp.transitions"
+    assert (headers["dlq.source.partition"], headers["dlq.source.offset"]) == (b"3", b"0")
+    assert (headers["dlq.stage"], headers["dlq.reason"]) == (b"notify", b"unreadable")
+    assert rest[0].topic == "mcp.events.dlq"
+    assert reasons(rest) == [(ALERTS, Reason.FIRST_NOTIFICATION)]
+    assert fold.applied == 2
+
+
+async def test_without_a_cooldown_everything_is_dispatched(store: Store, clock: Clock) -> None:
+    first, second = Episode("e1", cooldown=0), Episode("e2", cooldown=0)
+    out = await fresh(store, clock).process(log(first.fire(), first.resolve(), second.fire(), second.resolve()))
+    assert {topic for topic, _ in reasons(out)} == {ALERTS}
+    assert not store.calls
+
+
+# --- memory ---
+
+
+async def test_a_group_is_forgotten_when_its_cooldown_and_the_time_for_copies_are_over(store: Store, clock: Clock) -> None:
+    fold = fresh(store, clock)
+    episode = Episode(cooldown="2h")
+    await fold.process(log(episode.fire(), episode.resolve()))
+    table = saved(fold)
+    assert len(table) == 2, "marker and group"
+    await fold.wake(clock.advance("119m"))
+    assert len(saved(fold, table)) == 2
+    await fold.wake(clock.advance("1m"))
+    assert list(saved(fold, table)) == [b"m"]
+
+
+async def test_a_group_that_fires_is_not_forgotten(store: Store, clock: Clock) -> None:
+    fold = fresh(store, clock)
+    await fold.process(log(Episode().fire()))
+    await fold.wake(clock.advance("30d"))
+    assert len(saved(fold)) == 3
+
+
+async def test_idle_groups_are_bounded(store: Store, clock: Clock) -> None:
+    fold = fresh(store, clock, limits=Limits(idle_groups=10))
+    transitions = []
+    for number in range(50):
+        episode = Episode(service=f"s{number}")
+        transitions += [episode.fire(), episode.resolve()]
+    await fold.process(log(*transitions))
+    assert len(saved(fold)) == 11
+
+
+async def test_episodes_beyond_the_bound_are_dispatched_and_so_are_their_resolves(store: Store, clock: Clock) -> None:
+    seen = Seen()
+    limits = Limits(episodes=2)
+    fold = NotifierPartition("t.", 3, cooldowns=store, clock=clock, observer=seen, limits=limits)
+    episodes = [Episode(f"e{number}", service="files" if number > 2 else f"s{number}") for number in range(5)]
+    out = await fold.process(log(*(episode.fire() for episode in episodes)))
+    assert {reason for _, reason in reasons(out)} == {Reason.FIRST_NOTIFICATION}
+    assert (fold.open_episodes, seen.overflows) == (2, 3)
+    restored = fresh(store, clock, saved(fold), limits)
+    out = await restored.process(log(*(episode.resolve() for episode in episodes), first=5))
+    assert [reason for _, reason in reasons(out)] == [Reason.RESOLVED] * 5
+    unknown = Episode("unknown", service="elsewhere")
+    unknown.fire()
+    assert reasons(await restored.process(log(unknown.resolve(), first=10))) == [(TRANSITIONS, Reason.ENDED_WHILE_HELD)]
+
+
+async def test_state_of_another_version_is_refused(store: Store, clock: Clock) -> None:
+    with pytest.raises(StateVersionError, match="version 2"):
+        fresh(store, clock, {b"m": b"\x93\x02\x00\x00"})
+
+
+async def test_dirty_bytes_are_about_what_is_taken(store: Store, clock: Clock) -> None:
+    fold = fresh(store, clock)
+    assert fold.dirty_bytes == 0
+    fires = [Episode(f"e{number}", service=f"s{number // 2}").fire() for number in range(40)]
+    await fold.process(log(*fires))
+    estimate = fold.dirty_bytes
+    taken = sum(len(key) + len(value or b"") for key, value in fold.take_dirty())
+    assert taken / 2 < estimate < taken * 3
+    assert fold.dirty_bytes == 0
+
+
+# --- what it tells ---
+
+
+class Seen(Observer):
+    def __init__(self) -> None:
+        self.claims: list[tuple[bool, str]] = []
+        self.reasons: list[Reason] = []
+        self.latencies: list[tuple[Reason, int | None, int]] = []
+        self.copies = self.unreadables = self.overflows = 0
+
+    def claimed(self, claimed: Claimed) -> None:
+        self.claims.append((claimed.won, claimed.source))
+
+    def decided(self, reason: Reason) -> None:
+        self.reasons.append(reason)
+
+    def dispatched(self, reason: Reason, since_append: int | None, since_decided: int) -> None:
+        self.latencies.append((reason, since_append, since_decided))
+
+    def copied(self) -> None:
+        self.copies += 1
+
+    def unreadable(self) -> None:
+        self.unreadables += 1
+
+    def overflowed(self) -> None:
+        self.overflows += 1
+
+
+async def test_the_observer_is_told(store: Store, clock: Clock) -> None:
+    seen = Seen()
+    fold = make_fold(Settings(topic_prefix="t."), store, clock, seen)(3, ())
+    first, second = Episode("e1"), Episode("e2")
+    fired = first.fire()
+    clock.advance("2s")
+    await fold.process([*log(fired, fired, first.resolve(), second.fire()), Record(4, b"")])
+    await fold.wake(clock.advance("15m"))
+    assert seen.claims == [(True, "local"), (False, "local"), (True, "local")]
+    assert seen.reasons == [Reason.FIRST_NOTIFICATION, Reason.RESOLVED, Reason.IN_COOLDOWN, Reason.COOLDOWN_OVER]
+    assert seen.latencies == [(Reason.FIRST_NOTIFICATION, 2 * MICROS, 2 * MICROS), (Reason.RESOLVED, 2 * MICROS, 2 * MICROS)]
+    assert (seen.copies, seen.unreadables) == (1, 1)
