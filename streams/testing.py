@@ -71,7 +71,7 @@ class FakeClock:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Silence until `at`, in microseconds."""
+    """Silence until `at`, in microseconds; as append times are, it is cut to whole milliseconds."""
 
     at: int
 
@@ -85,8 +85,10 @@ def event(at: str | int = "0s", /, **fields: Any) -> Event:
     Its kind is `operation` and its service `files` unless `fields` say otherwise. Raises ValueError where the engine
     would refuse the event, and for a field that events do not have.
     """
+    if "ts" in fields:
+        raise ValueError("the time of an event is given by 'at', and 'ts' follows from it")
     for name in fields:
-        if name not in Event.model_fields or name == "ts":
+        if name not in Event.model_fields:
             raise ValueError(f"events have no field {name!r}{_meant(name, Event.model_fields)}; your own go into attributes")
     try:
         return Event.model_validate({**_DEFAULTS, **fields, "ts": _moment(at)})
@@ -137,8 +139,9 @@ class _Outcome:
 def _run(rule: Rule, steps: Iterable[Step]) -> _Outcome:
     ruleset = Ruleset(rules=(rule,))
     decoded = decode(list(_records(ruleset, steps)), _SOURCE)
-    for letter in decoded.dead_letters:
-        raise ValueError(f"the engine refuses event {letter.record.offset}: {letter.message}")
+    if decoded.dead_letters:
+        first = decoded.dead_letters[0]
+        raise ValueError(f"the engine refuses event {first.record.offset}: {first.message}")
     state = PartitionState(_SOURCE.topic, _SOURCE.partition)
     changes = state.apply(decoded.chunk, {ruleset.id: ruleset})
     columns = [step for step in decoded.chunk.steps if isinstance(step, Columns)]
@@ -152,7 +155,7 @@ def _records(ruleset: Ruleset, steps: Iterable[Step]) -> Iterator[_Record]:
     for offset, step in enumerate(steps, 1):
         if isinstance(step, Tick):
             now = max(now, step.at)
-            yield _Record(offset, -(-(now + IDLE_GRACE) // 1000), None, _TICK)
+            yield _Record(offset, (now + IDLE_GRACE) // 1000, None, _TICK)
         else:
             now = max(now, step.ts)
             yield _Record(offset, -(-now // 1000), step.model_dump_json(exclude_unset=True, exclude_none=True).encode())

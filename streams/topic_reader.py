@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaTimeoutError
 from streams.records import Incoming
 
 STALLED_AFTER: Final = 30.0
+SETTLES_WITHIN: Final = 2.0
 
 
 class MissingTopicError(RuntimeError):
@@ -49,7 +50,7 @@ class TopicReader:
     async def __aenter__(self) -> Self:
         try:
             await self._consumer.start()
-            self._cluster = await self._metadata()
+            await self._settled()
             self._assigned = [TopicPartition(self._topic, number) for number in self.partitions_of(self._topic)]
             self._consumer.assign(self._assigned)
             await self._consumer.seek_to_beginning(*self._assigned)
@@ -61,12 +62,17 @@ class TopicReader:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self._consumer.stop()
 
-    async def _metadata(self) -> ClusterMetadata:
-        """All topics: asking for a single one may create it."""
+    async def _settled(self) -> None:
+        """Learn of all topics: asking for a single one may create it. A topic made just now may not be known everywhere yet."""
         client = AIOKafkaClient(**self._client)
+        deadline = asyncio.get_running_loop().time() + SETTLES_WITHIN
         try:
             await client.bootstrap()
-            return await client.fetch_all_metadata()
+            while True:
+                self._cluster = await client.fetch_all_metadata()
+                if self._cluster.partitions_for_topic(self._topic) or asyncio.get_running_loop().time() > deadline:
+                    return
+                await asyncio.sleep(0.1)
         finally:
             await client.close()
 

@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from prometheus_client.metrics import MetricWrapperBase
 
+from streams.operations.metrics import Metrics
 from streams.settings import Settings, variable
 from tests.servers import kafka, redis
 from tests.servers.programs import MissingProgramError, require
@@ -172,6 +174,15 @@ def test_rules_import_the_schemas_only() -> None:
 def test_every_setting_is_documented_with_its_default() -> None:
     table = dict(re.findall(r"^\| `(TOCSIN_\w+)` \| (.*?) \|", (ROOT / "docs" / "operate.md").read_text(), re.MULTILINE))
     assert table == {variable(item.name): f"`{item.default}`" if item.default else "" for item in fields(Settings)}
+
+
+def test_every_metric_is_documented_with_its_labels() -> None:
+    rows = re.findall(r"^\| `(tocsin_\w+)` \| (.*?) \|", (ROOT / "docs" / "operate.md").read_text(), re.MULTILINE)
+    declared = [metric for metric in vars(Metrics()).values() if isinstance(metric, MetricWrapperBase)]
+    suffix = {"counter": "_total"}
+    assert sorted(rows) == sorted(
+        (metric._name + suffix.get(str(metric._type), ""), ", ".join(metric._labelnames)) for metric in declared
+    )
 
 
 def test_every_make_target_is_in_its_help() -> None:

@@ -96,12 +96,13 @@ class Cluster:
         begin, end = await self._consumer.beginning_offsets(every), await self._consumer.end_offsets(every)
         return any(end[partition] > begin[partition] for partition in every)
 
-    async def create(self, name: str, partitions: int, replication: int, config: Mapping[str, str]) -> None:
-        """Create a topic; one that somebody else created meanwhile is left as it is. Raises TopicError."""
+    async def create(self, name: str, partitions: int, replication: int, config: Mapping[str, str]) -> bool:
+        """Create a topic. False: somebody else created it meanwhile, and it is left as it is. Raises TopicError."""
         answer = await self._admin.create_topics([NewTopic(name, partitions, replication, topic_configs=dict(config))])
         for _, code, message in answer.topic_errors:
             if code not in (0, TopicAlreadyExistsError.errno):
                 raise TopicError(f"{name} cannot be created: {message or for_code(code).__name__}")
+        return all(code == 0 for _, code, _ in answer.topic_errors)
 
     async def settled(self, names: Iterable[str]) -> None:
         """Wait until every partition of `names` is known and led: brokers say 'created' a moment before. Raises TopicError."""

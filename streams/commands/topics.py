@@ -59,8 +59,11 @@ async def _topics(settings: Settings, partitions: int | None, *, yes: bool) -> b
         number = events.partitions if events else partitions or PARTITIONS
         all_wanted = wanted(settings, number, cluster.brokers)
         found = await cluster.find([topic.name for topic in all_wanted])
-        rows = [await _settle(cluster, topic, found.get(topic.name), yes=yes) for topic in all_wanted]
+        missing = [topic for topic in all_wanted if topic.name not in found]
+        created = [await cluster.create(topic.name, topic.partitions, topic.replication, topic.config) for topic in missing]
         await cluster.settled(topic.name for topic in all_wanted)
+        found |= await cluster.find([topic.name for topic, ours in zip(missing, created, strict=True) if not ours])
+        rows = [await _settle(cluster, topic, found.get(topic.name), yes=yes) for topic in all_wanted]
     stdout().print(_table(rows))
     for note in (note for row in rows for note in row.notes):
         click.echo(note)
@@ -76,10 +79,9 @@ async def _topics(settings: Settings, partitions: int | None, *, yes: bool) -> b
 
 
 async def _settle(cluster: Cluster, topic: Wanted, found: Found | None, *, yes: bool) -> Row:
-    """Create the topic or bring it into order, as far as that is allowed."""
+    """Bring a topic that was found into order, as far as that is allowed. None was found where it was created just now."""
     row = Row(topic, found)
     if found is None:
-        await cluster.create(topic.name, topic.partitions, topic.replication, topic.config)
         row.state = "created"
         return row
     checked = compare(topic, found)

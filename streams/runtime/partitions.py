@@ -37,10 +37,6 @@ class LocalTable(Table, Protocol):
         """Keys and values of a partition."""
         ...
 
-    def put_aside(self, partition: int, reason: object) -> None:
-        """Forget the local table of a partition."""
-        ...
-
 
 class Claims(Journal, Protocol):
     """The changelog, with the right to write to it."""
@@ -59,56 +55,44 @@ class Partitions:
         self.role = role
         self.assigned: frozenset[int] = frozenset()
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.waiting_since: float | None = None
+        self.is_ready = False
         self._restore, self._journal, self._sender, self._metrics, self._marked = restore, journal, sender, metrics, marked
-        self._table: LocalTable | None = None
         self._open: dict[int, Partition] = {}
-        self._expected: dict[int, int] = {}
         self._generation: int | None = None
         self._abandoned = asyncio.Event()
 
     # --- coming and going ------------------------------------------------------------------------------------------
 
-    async def claim(
-        self, partitions: Iterable[int], table: LocalTable, ends: Callable[[list[int]], Awaitable[dict[int, int]]]
+    async def take_over(
+        self, partitions: list[int], generation: int, table: LocalTable, recover: Callable[[list[int]], Awaitable[dict[int, int]]]
     ) -> None:
-        """Shut out former owners, then find out how far the changelog goes; before it is read.
+        """Make `partitions` ours: shut out former owners, then recover, then restore. In this order, or a former owner overtakes.
 
-        `ends` gives the ends of changelog partitions, for brokers without fencing.
+        `recover` brings the table to the ends of the changelog, and returns them.
+        Raises FencedError, RecoveryError, NotRecoveredError, KafkaError, and what restoring raises.
         """
-        self._table = table
-        self.assigned = frozenset(partitions)
-        wanted = sorted(self.assigned)
-        barriers = await self._journal.claim(wanted)
-        unknown = [number for number in wanted if number not in barriers]
-        self._expected = barriers | ({number: end - 1 for number, end in (await ends(unknown)).items()} if unknown else {})
-        for number in wanted:
-            held = table.changelog_offset(number)
-            if held is not None and held > self._expected[number]:
-                table.put_aside(number, f"it holds changelog offset {held}, and the changelog ends at {self._expected[number]}")
-        log.info("%s: assigned %s", self.role, spans(wanted) if wanted else "no partitions")
-
-    async def open(self, partitions: Sequence[int], generation: int) -> None:
-        """Restore the folds of recovered partitions. Raises NotRecoveredError where something is missing."""
-        table = self._require_table()
-        self._abandoned = asyncio.Event()
-        for done, number in enumerate(partitions):
-            held = table.changelog_offset(number)
-            if (-1 if held is None else held) < self._expected[number]:
-                raise NotRecoveredError(
-                    f"{self.role}: partition {number} is recovered to changelog offset {held}, not to {self._expected[number]}"
-                )
-            fold = await self._restore(number, table.items(number), self._abandoned)
-            self._open[number] = Partition(
+        began = time.monotonic()
+        self._abandoned = abandoned = asyncio.Event()
+        self.assigned, self.is_ready = frozenset(partitions), False
+        log.info("%s: assigned %s", self.role, spans(partitions))
+        barriers = await self._journal.claim(partitions)
+        ends = await recover(partitions)
+        opened = {}
+        for number in partitions:
+            held, needed = table.changelog_offset(number), max(ends[number] - 1, barriers.get(number, -1))
+            if (-1 if held is None else held) < needed:
+                raise NotRecoveredError(f"{self.role}: partition {number} is recovered to changelog offset {held}, not to {needed}")
+            fold = await self._restore(number, table.items(number), abandoned)
+            opened[number] = Partition(
                 number, fold, journal=self._journal, table=table, sender=self._sender, saved=self._saved, clock=time.monotonic
             )
-            if len(partitions) > 1 and done + 1 < len(partitions):
-                log.debug("%s: recovering %d/%d", self.role, done + 1, len(partitions))
             await asyncio.sleep(0)
-        self._generation = generation
-        self._metrics.owned.labels(self.role).set(len(self._open))
-        if partitions:
-            log.info("%s: ready, %s open", self.role, spans(partitions))
+        if abandoned.is_set():
+            return
+        self._open, self._generation, self.is_ready = opened, generation, True
+        self._metrics.owned.labels(self.role).set(len(opened))
+        if opened:
+            log.info("%s: ready, %s open after %.1f s", self.role, spans(partitions), time.monotonic() - began)
 
     def suspend(self) -> None:
         """Partitions are about to go: nothing waits any longer."""
@@ -121,13 +105,13 @@ class Partitions:
             if isinstance(error, BaseException):
                 self.fail(error)
 
-    async def drop(self) -> None:
+    def drop(self) -> None:
         """Forget everything about the partitions: what comes next may be another's."""
         if self._open:
             log.info("%s: revoked %s", self.role, spans(sorted(self._open)))
         self.suspend()
-        self._open.clear()
-        self._generation, self.assigned = None, frozenset()
+        self._open = {}
+        self._generation, self.assigned, self.is_ready = None, frozenset(), False
         self._metrics.owned.labels(self.role).set(0)
 
     # --- feeding ---------------------------------------------------------------------------------------------------
@@ -195,11 +179,6 @@ class Partitions:
         self._metrics.checkpoints.labels(self.role).observe(seconds)
         self._metrics.checkpoint_bytes.labels(self.role).inc(size)
 
-    def _require_table(self) -> LocalTable:
-        if self._table is None:
-            raise NotRecoveredError(f"{self.role}: partitions were opened before they were claimed")
-        return self._table
-
 
 def spans(numbers: Sequence[int]) -> str:
     """Sorted numbers as text: 'partitions 0-3, 6'."""
@@ -209,6 +188,8 @@ def spans(numbers: Sequence[int]) -> str:
             runs[-1][1] = number
         else:
             runs.append([number, number])
+    if not runs:
+        return "no partitions"
     text = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
     return f"partition{'s' if len(numbers) > 1 else ''} {text}"
 

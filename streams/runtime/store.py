@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import rocksdict
 from faust.stores import STORES
 from faust.stores.rocksdb import Store as RocksDBStore
-from faust.types import TP
 
 from streams.records import Incoming
 from streams.runtime.producer import INTERNAL, Items
@@ -45,10 +44,14 @@ class AtomicStore(RocksDBStore):  # type: ignore[misc]  # Faust's classes are un
         batch.put(self.offset_key, b"%d" % changelog_offset)
         self._db_for_partition(partition).write(batch)
 
-    def apply_records(self, partition: int, records: Sequence[Incoming]) -> None:
-        """Write what `records` of the changelog say, in one batch. A record without a key says nothing."""
-        items = [(record.key, record.value) for record in records if record.key is not None]
-        self.commit_batch(partition, items, records[-1].offset)
+    def apply_records(self, partition: int, records: Sequence[Incoming], upto: int) -> None:
+        """Write what `records` of the changelog say, and the offset `upto`, in one batch. A record without a key says nothing."""
+        self.commit_batch(partition, [(record.key, record.value) for record in records if record.key is not None], upto)
+
+    def holds(self, partition: int, record: Incoming) -> bool:
+        """Whether the table says of the record's key what the record says."""
+        value: bytes | None = self._db_for_partition(partition).get(record.key)
+        return value == record.value
 
     def items(self, partition: int) -> Iterator[tuple[bytes, bytes]]:
         """Keys and values of a partition, without the runtime's own.
@@ -85,14 +88,6 @@ class AtomicStore(RocksDBStore):  # type: ignore[misc]  # Faust's classes are un
                 raise  # Faust tries again: another process is about to let go of it
             self.put_aside(partition, error)
             return super()._open_for_partition(partition)
-
-    async def on_rebalance(self, assigned: set[TP], revoked: set[TP], newly_assigned: set[TP], generation_id: int = 0) -> None:
-        """Open and close tables, and shut out former owners before the changelog is read."""
-        await super().on_rebalance(assigned, revoked, newly_assigned, generation_id)
-        mine = {tp.partition for tp in assigned if tp.topic in self.table.changelog_topic.topics}
-        await self.app.claim(mine)
-
-
 
 
 STORES.aliases[SCHEME] = f"{AtomicStore.__module__}:{AtomicStore.__name__}"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from dataclasses import fields
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -63,14 +66,13 @@ def test_an_unknown_setting_ends_with_2_and_one_line() -> None:
     ids=" ".join,
 )
 def test_a_missing_broker_is_one_message_with_the_address(
-    arguments: tuple[str, ...], tmp_path: object, monkeypatch: pytest.MonkeyPatch
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(str(tmp_path))
-    with open("examples.py", "w", encoding="utf-8") as module:  # noqa: PTH123 - in the folder of the test
-        module.write(
-            "from schemas.rule import Rule, above, count\n"
-            "one = Rule(name='one', measure=count(), over='1m', warning=above(1), summary='x')\n"
-        )
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples.py").write_text(
+        "from schemas.rule import Rule, above, count\n"
+        "one = Rule(name='one', measure=count(), over='1m', warning=above(1), summary='x')\n"
+    )
     result = invoke(*arguments, env={"TOCSIN_BOOTSTRAP_SERVERS": "127.0.0.1:1"}, stdin="")
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: no Kafka broker answers at 127.0.0.1:1 ")
@@ -78,11 +80,10 @@ def test_a_missing_broker_is_one_message_with_the_address(
     assert "Traceback" not in result.output
 
 
-def test_certificates_that_cannot_be_read_end_with_2(tmp_path: object) -> None:
-    authority = f"{tmp_path}/ca.pem"
-    with open(authority, "w", encoding="utf-8") as file:  # noqa: PTH123 - one line
-        file.write("no certificate")
-    result = invoke("alerts", env={"TOCSIN_KAFKA_SECURITY_PROTOCOL": "SSL", "TOCSIN_KAFKA_CA": authority})
+def test_certificates_that_cannot_be_read_end_with_2(tmp_path: Path) -> None:
+    authority = tmp_path / "ca.pem"
+    authority.write_text("no certificate")
+    result = invoke("alerts", env={"TOCSIN_KAFKA_SECURITY_PROTOCOL": "SSL", "TOCSIN_KAFKA_CA": str(authority)})
     assert result.exit_code == 2
     assert "TOCSIN_KAFKA_CA" in result.stderr
 
@@ -92,3 +93,21 @@ def test_demo_without_its_extra_says_what_to_install(monkeypatch: pytest.MonkeyP
     result = invoke("demo")
     assert result.exit_code == 1
     assert "install tocsin[demo]" in result.stderr
+
+
+def test_run_and_demo_hand_on_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[object] = []
+    worker, demo = ModuleType("worker"), ModuleType("demo")
+
+    def run_demo(**asked: object) -> int:
+        called.append(asked)
+        return 3
+
+    monkeypatch.setattr(worker, "run", lambda settings, **asked: called.append((settings.group, asked)), raising=False)
+    monkeypatch.setattr(demo, "run_demo", run_demo, raising=False)
+    for package, module in (("streams.runtime", worker), ("streams", demo)):
+        monkeypatch.setitem(sys.modules, f"{package}.{module.__name__}", module)
+        monkeypatch.setattr(importlib.import_module(package), module.__name__, module, raising=False)
+    assert invoke("run", "--only", "engine", "--log-format", "json", env={"TOCSIN_GROUP": "mine"}).exit_code == 0
+    assert invoke("demo", "--stay").exit_code == 3
+    assert called == [("mine", {"only": "engine", "log_format": "json"}), {"stay": True}]

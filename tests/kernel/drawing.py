@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from schemas.alert import Transition
-from schemas.rule import Rule, Ruleset
+from schemas.rule import Rule, Ruleset, above, count
 from streams.kernel.columns import Origin
+from tests.kernel.folds import Outcome
 from tests.kernel.log import SECOND, T0, EventsRecord, NothingRecord, Record, Row, SwitchRecord, TickRecord
 
-IDLE_GRACE = 3
+IDLE_GRACE: Final = 3
+WARNING: Final[dict[str, Any]] = {"severity": "warning"}
+Fold = Callable[..., Outcome]
+"""Folds records, with a bound on groups if it is given: see the fixture `fold`."""
 
 
 def micros(seconds: float) -> int:
@@ -18,7 +22,13 @@ def micros(seconds: float) -> int:
 
 
 def row(
-    at: float, service: str = "files", *, weight: int = 1, local: bool = True, origin: tuple[int, int, int] | None = None, **fields: Any
+    at: float,
+    service: str = "files",
+    *,
+    weight: int = 1,
+    local: bool = True,
+    origin: tuple[int, int, int] | None = None,
+    **fields: Any,
 ) -> Row:
     """An event at `at`. Names that end in `_` are attributes: row(3, x_=1)."""
     attributes = {name[:-1]: value for name, value in fields.items() if name.endswith("_")}
@@ -60,6 +70,14 @@ def tick(stream_time: float) -> float:
     return stream_time
 
 
+def rule(name: str = "r", **said: Any) -> Rule:
+    """A rule that counts over 4 s, in slices of 2 s, and warns above 2 where no level is given."""
+    given: dict[str, Any] = {"measure": count(), "over": "4s", "every": "2s", "summary": "{value}"} | said
+    if not {"info", "warning", "high", "critical", "levels"} & set(given):
+        given["warning"] = above(2)
+    return Rule(name=name, **given)
+
+
 def edited(rule: Rule, **changes: Any) -> Rule:
     """The rule as its author would change it."""
     return Rule.model_validate(rule.document() | changes)
@@ -73,11 +91,16 @@ def line(transition: Transition) -> str:
     kind = KINDS.get(transition.reason.value, transition.reason.value)
     value = "-" if transition.value is None else f"{transition.value:.6g}"
     at = f"{(transition.decided_at - T0) / SECOND:.10g}"
-    return " ".join([at, transition.rule, transition.source, kind, transition.severity, value])
+    return f"{at} {transition.rule} {transition.source} {kind} {transition.severity} {value}"
 
 
 def lines(transitions: Sequence[Transition]) -> list[str]:
     return [line(transition) for transition in transitions]
+
+
+def timed(fold: Fold, *entries: Any) -> list[str]:
+    """What the log of `entries` makes the engine say."""
+    return lines(fold(log(*entries)).transitions)
 
 
 def drawn(table: str) -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import Final
 
 from schemas.alert import Transition
 from streams.kernel.partition import PartitionState
@@ -20,8 +22,8 @@ MAX_GROUPS = 100_000
 class Outcome:
     """What a fold said and counted. Two are equal if they say the same, byte for byte."""
 
-    transitions: list[Transition] = field(default_factory=list, compare=False)
-    texts: list[str] = field(default_factory=list)
+    transitions: list[Transition] = field(default_factory=list, compare=False, repr=False)
+    texts: list[str] = field(default_factory=list, repr=False)
     late: Mapping[str, int] = field(default_factory=Counter)
     overflow: Mapping[str, int] = field(default_factory=Counter)
     duplicates: int = 0
@@ -38,16 +40,28 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How the kernel is to get a log: divided into chunks of `sizes`, and as `after` says after some of them.
+    """How the kernel is to get a log: divided into chunks of `sizes`.
 
     `saved`: the numbers of the chunks after which what changed is written to the table. `restored`: those after which it
-    is, and the state is restored from it. `repeated`: how many records before a chunk are delivered with it once more.
+    is written, and the state restored from it. `repeated`: how many records before a chunk are delivered with it again.
     """
 
     sizes: tuple[int, ...] = ()
     saved: frozenset[int] = frozenset()
     restored: frozenset[int] = frozenset()
     repeated: int = 0
+
+
+AT_ONCE: Final = Plan()
+
+
+def agree(expected: Outcome, found: Outcome) -> None:
+    """Raises AssertionError that names the first transition, or the count, in which they differ."""
+    for n, (one, other) in enumerate(zip_longest(expected.texts, found.texts)):
+        if one != other:
+            raise AssertionError(f"transition {n}\n  expected {one}\n  found    {other}")
+    if expected != found:
+        raise AssertionError(f"counts\n  expected {expected}\n  found    {found}")
 
 
 def by_oracle(records: Sequence[Record], max_groups: int = MAX_GROUPS) -> Outcome:
@@ -61,7 +75,9 @@ def by_oracle(records: Sequence[Record], max_groups: int = MAX_GROUPS) -> Outcom
     return outcome
 
 
-def by_kernel(records: Sequence[Record], plan: Plan = Plan(), max_groups: int = MAX_GROUPS) -> tuple[Outcome, dict[bytes, bytes]]:  # noqa: B008
+def by_kernel(
+    records: Sequence[Record], plan: Plan = AT_ONCE, max_groups: int = MAX_GROUPS
+) -> tuple[Outcome, dict[bytes, bytes]]:
     """The log as the kernel has it under `plan`, and the table that it leaves."""
     rulesets = rulesets_of(records)
     state = PartitionState(TOPIC, PARTITION, max_groups=max_groups)

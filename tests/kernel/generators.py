@@ -91,6 +91,7 @@ GROUPINGS: Final[tuple[tuple[str, ...], ...]] = (
 FIELDS: Final[tuple[Any, ...]] = (event.dur_us, event.value, event.attributes["load"], event.weight)
 MEASURES: Final = ("count", "rate", "sum", "ratio", "mean", "min", "max", "regression")
 EVERY: Final = (2 * SECOND, SECOND, 3 * SECOND, SECOND // 2, 700_000)
+SEVERAL: Final[tuple[tuple[str, ...], ...]] = (("warning",), ("warning",), ("warning", "critical"), ("info", "high"), SEVERITIES[:3])
 LASTING: Final = (0, 0, 0, SECOND, 2_500_000, 5 * SECOND)
 VALUES: Final = {
     "count": (2, 0, 1, 3, 5),
@@ -123,8 +124,7 @@ def a_measure(pick: Pick, every: int) -> Any:
         case "ratio":
             return ratio(pick.one((event.outcome == "timeout", event.dur_us >= 2, event.attributes["region"] == 1)))
         case "regression":
-            measure = performance_regression(pick.one(FIELDS), 1, every * pick.number(1, 3), current=every, every=every).measure
-            return measure
+            return performance_regression(pick.one(FIELDS), 1, every * pick.number(1, 3), current=every, every=every).measure
         case name:
             return {"sum": sum_of, "mean": mean, "min": min_of, "max": max_of}[name](pick.one(FIELDS))
 
@@ -140,13 +140,16 @@ def a_condition(pick: Pick) -> Condition:
         case "metric":
             comparison = pick.one(("above", "below", "equal"))
             metric = pick.one(("dur_us", "attributes.load", "temperature"))
-            return metric_threshold(metric, comparison, pick.one(VALUES["mean"]), over, tolerance=pick.one((0, 1)) if comparison == "equal" else None, **said)
+            if comparison == "equal":
+                said["tolerance"] = pick.one((0, 1))
+            return metric_threshold(metric, comparison, pick.one(VALUES["mean"]), over, **said)
         case "error rate":
             return error_rate(pick.one(("*", "files")), pick.one((0.5, 0.25, 0)), over, at_least=pick.one((1, 2, 4)), **said)
         case "security":
             return security_violation(pick.one(("*", "authn")), pick.one((1, 0, 2)), over, **said)
         case _:
-            return performance_regression("dur_us", pick.one((0.5, 0)), every * pick.number(1, 3), current=over, at_least=pick.one((0, 2)), **said)
+            said |= {"current": over, "at_least": pick.one((0, 2))}
+            return performance_regression("dur_us", pick.one((0.5, 0)), every * pick.number(1, 3), **said)
 
 
 def a_life(pick: Pick, every: int) -> dict[str, Any]:
@@ -165,7 +168,7 @@ def a_life(pick: Pick, every: int) -> dict[str, Any]:
 
 
 def some_levels(pick: Pick, measure: str) -> dict[str, Any]:
-    severities = pick.one((("warning",), ("warning",), ("warning", "critical"), ("info", "high"), SEVERITIES[:3]))
+    severities = pick.one(SEVERAL)
     levels = [{"severity": severity, "when": a_threshold(pick, measure)} for severity in severities]
     if len(levels) > 1 and chance(pick, 70):
         # The usual kind: the higher the severity, the higher the number.

@@ -17,7 +17,7 @@ from streams.kernel.columns import Chunk, Columns, Origin, Step, SwitchStep, Tic
 SECOND: Final = 1_000_000
 T0: Final = 1_700_000_000 * SECOND
 """When the logs of the tests begin; a multiple of every `every` that divides 100 s."""
-_BLANK: Final[Mapping[str, Any]] = dict.fromkeys(Event.model_fields)
+_BLANK: Final[dict[str, Any]] = dict.fromkeys(Event.model_fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ def columns_of(records: Sequence[EventsRecord]) -> Columns:
         return np.array(list(values), dtype=np.int64)
 
     return Columns(
-        events=[SimpleNamespace(**_BLANK | {"ts": row.ts, "weight": row.weight} | row.fields) for _, _, row in placed],
+        events=[SimpleNamespace(**(_BLANK | {"ts": row.ts, "weight": row.weight} | dict(row.fields))) for _, _, row in placed],
         offset=column(record.offset for record, _, _ in placed),
         index=column(index for _, index, _ in placed),
         append_time=column(record.append_time for record, _, _ in placed),

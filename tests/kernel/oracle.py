@@ -8,32 +8,38 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from typing import Any, Final, NamedTuple
 
 from schemas.alert import Evidence, Reason, Status, Transition, Window, fingerprint
-from schemas.expression import AllOf, Among, AnyOf, Compare, Everything, Exists, FieldReference, Not, Predicate, Scalar
 from schemas.message import render
-from schemas.number import SCALE, exact_fixed, to_fixed
-from schemas.rule import SEVERITIES, Count, Max, Mean, Min, Rate, Ratio, Regression, Rule, Severity, Sum, Threshold, label_name
+from schemas.number import SCALE, to_fixed
+from schemas.rule import SEVERITIES, Count, Rate, Ratio, Rule, Severity, Threshold, label_name
 from tests.kernel.log import SECOND, EventsRecord, NothingRecord, Record, Row, SwitchRecord, TickRecord
+from tests.kernel.measuring import (
+    Accepted,
+    Key,
+    baseline_of,
+    end_of_window,
+    evaluate,
+    field_of,
+    group_of,
+    has_full_only_level,
+    is_full_only,
+    is_number,
+    is_quantity,
+    level_of,
+    matches,
+    number_of,
+    total,
+    value_of,
+    within,
+)
 
 AHEAD: Final = 10 * SECOND
 IDLE_GRACE: Final = 3 * SECOND
-Key = tuple[str, ...]
-
-
-class Accepted(NamedTuple):
-    """A row that was added to a group. `ts` stands for its slice, since windows begin and end with slices."""
-
-    offset: int
-    index: int
-    ts: int
-    weight: int
-    value: Fraction
-    of: bool
 
 
 @dataclass(slots=True)
@@ -63,7 +69,8 @@ class RuleState:
     groups: dict[Key, Group] = field(default_factory=dict)
 
 
-class Place(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Place:
     """The record, and the row in it, that a judgement is due to."""
 
     offset: int
@@ -71,7 +78,8 @@ class Place(NamedTuple):
     append_time: int
 
 
-class Look(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Look:
     """What a window shows."""
 
     window: Window
@@ -88,152 +96,6 @@ class Said(NamedTuple):
     rule: str
     group: Key
     transition: Transition
-
-
-# --- 3: selections, numbers, windows ------------------------------------------------------------------------------
-
-
-def field_of(row: Row, reference: FieldReference) -> Scalar | None:
-    """A field of the row, None where it has no such field."""
-    if reference.attribute:
-        found = row.fields.get("attributes", {}).get(reference.field)
-    elif reference.field in ("ts", "weight"):
-        found = getattr(row, reference.field)
-    else:
-        found = row.fields.get(reference.field)
-    return found if isinstance(found, str | bool | int | float) else None
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def equals(found: Scalar | None, value: Scalar) -> bool:
-    """Text equals text, booleans equal booleans, numbers equal numbers."""
-    if is_number(found):
-        return is_number(value) and found == value
-    return type(found) is type(value) and found == value
-
-
-def matches(predicate: Predicate, row: Row) -> bool:
-    """Whether the row is selected."""
-    match predicate:
-        case Everything():
-            return True
-        case Not():
-            return not matches(predicate.of, row)
-        case AllOf():
-            return all(matches(each, row) for each in predicate.of)
-        case AnyOf():
-            return any(matches(each, row) for each in predicate.of)
-        case Exists():
-            return field_of(row, predicate.left) is not None
-        case Among():
-            return any(equals(field_of(row, predicate.left), value) for value in predicate.values)
-        case Compare():
-            return compares(field_of(row, predicate.left), predicate.comparison, predicate.value)
-
-
-def compares(found: Any, comparison: str, value: Any) -> bool:
-    if comparison in ("==", "!="):
-        return equals(found, value) == (comparison == "==")
-    if not is_number(found):
-        return False
-    return {"<": found < value, "<=": found <= value, ">": found > value, ">=": found >= value}[comparison]
-
-
-def label(value: Scalar | None) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return value if isinstance(value, str) else repr(value)
-
-
-def group_of(rule: Rule, row: Row) -> Key:
-    references = [FieldReference(field=label_name(name), attribute=name.startswith("attributes.")) for name in rule.by]
-    return tuple(label(field_of(row, reference)) for reference in references)
-
-
-def baseline_of(rule: Rule) -> int:
-    return rule.measure.baseline if isinstance(rule.measure, Regression) else 0
-
-
-def end_of_window(rule: Rule, now: int) -> int:
-    """The smallest multiple of `every` that is greater than `now`."""
-    return (now // rule.every + 1) * rule.every
-
-
-def is_quantity(rule: Rule) -> bool:
-    return isinstance(rule.measure, Count | Rate | Sum)
-
-
-def is_full_only(rule: Rule, threshold: Threshold) -> bool:
-    return is_quantity(rule) and threshold.comparison != "above"
-
-
-def has_full_only_level(rule: Rule) -> bool:
-    return any(is_full_only(rule, level.when) for level in rule.levels)
-
-
-def within(group: Group, start: int, end: int) -> list[Accepted]:
-    return [row for row in group.rows if start <= row.ts < end]
-
-
-def total(rows: list[Accepted]) -> tuple[Fraction, int]:
-    return sum((row.weight * row.value for row in rows), Fraction(0)), sum(row.weight for row in rows)
-
-
-def value_of(rule: Rule, rows: list[Accepted], baseline: tuple[Fraction, int] | None) -> Fraction | None:
-    """The value of the measure over `rows`, the rows of a window."""
-    summed, count = total(rows)
-    match rule.measure:
-        case Count():
-            return Fraction(count)
-        case Rate():
-            return Fraction(count * SECOND, rule.over)
-        case Sum():
-            return summed
-    if count == 0:
-        return None
-    match rule.measure:
-        case Ratio():
-            return Fraction(sum(row.weight for row in rows if row.of), count)
-        case Mean():
-            return summed / count
-        case Min():
-            return min(row.value for row in rows)
-        case Max():
-            return max(row.value for row in rows)
-    if baseline is None or baseline[1] == 0 or baseline[0] <= 0:
-        return None
-    return (summed / count) / (baseline[0] / baseline[1]) - 1
-
-
-def evaluate(threshold: Threshold, value: Fraction | None, count: int) -> bool | None:
-    """Whether the threshold holds; None: unknown."""
-    if value is None or count < threshold.at_least:
-        return None
-    number, tolerance = (Fraction(exact_fixed(each), SCALE) for each in (threshold.value, threshold.tolerance))
-    if threshold.comparison == "equal":
-        return abs(value - number) <= tolerance
-    return value > number if threshold.comparison == "above" else value < number
-
-
-def number_of(threshold: Threshold | None) -> float | tuple[float, float] | None:
-    if threshold is None or not threshold.tolerance:
-        return threshold and threshold.value
-    value, tolerance = exact_fixed(threshold.value), exact_fixed(threshold.tolerance)
-    return (value - tolerance) / SCALE, (value + tolerance) / SCALE
-
-
-def aggregate(rule: Rule) -> str:
-    """What must be unchanged for a rule to keep its state at a switch."""
-    document = rule.document()
-    return json.dumps([document[name] for name in ("select", "by", "every", "measure")], sort_keys=True)
-
-
-# --- the partition ------------------------------------------------------------------------------------------------
 
 
 class Oracle:
@@ -327,8 +189,8 @@ class Oracle:
 
     def look(self, rule: Rule, group: Group, start: int, end: int) -> Look:
         """What the window [start, end) shows."""
-        rows = within(group, start, end)
-        baseline = total(within(group, start - baseline_of(rule), start))
+        rows = within(group.rows, start, end)
+        baseline = total(within(group.rows, start - baseline_of(rule), start))
         if group.episode is not None and group.episode.baseline is not None:
             baseline = group.episode.baseline
         offsets = [row.offset for row in rows]
@@ -343,68 +205,62 @@ class Oracle:
     # --- 5: lifecycle ---------------------------------------------------------------------------------------------
 
     def judge(self, place: Place, state: RuleState, key: Key, group: Group, now: int, *, at_boundary: bool) -> Iterator[Said]:
-        rule, quantity = state.rule, is_quantity(state.rule)
-        end = end_of_window(rule, now)
+        rule, end = state.rule, end_of_window(state.rule, now)
         judged = self.look(rule, group, end - rule.over, end)
         full = self.look(rule, group, now - rule.over, now) if at_boundary and group.first_at <= now - rule.over else None
+        looks = {level.severity: full if is_full_only(rule, level.when) else judged for level in rule.levels}
 
-        # 1 and 2
-        verdicts: dict[Severity, bool | None] = {}
-        looks: dict[Severity, Look | None] = {}
-        for level in rule.levels:
-            look = looks[level.severity] = full if is_full_only(rule, level.when) else judged
-            verdicts[level.severity] = None if look is None else evaluate(level.when, look.value, look.count)
-        holding = [severity for severity in SEVERITIES if verdicts.get(severity)]
-        # 3
-        if group.episode is None and holding:
+        # 1 to 3
+        verdicts = {level.severity: verdict(level.when, looks[level.severity]) for level in rule.levels}
+        if group.episode is None and any(verdicts.values()):
             baseline = judged.baseline if baseline_of(rule) else None
             group.episode = Episode(opened_at=now, offset=place.offset, index=place.index, baseline=baseline)
         episode = group.episode
         if episode is None:
             return
-        for severity, verdict in verdicts.items():
-            if verdict:
+        for severity, holds in verdicts.items():
+            if holds:
                 episode.since.setdefault(severity, now)
-            elif verdict is False:
+            elif holds is False:
                 episode.since.pop(severity, None)
-        # 4
-        fired_now = False
-        ripe = [severity for severity in holding if now - episode.since[severity] >= rule.hold_for]
-        if ripe and (episode.severity is None or SEVERITIES.index(ripe[-1]) > SEVERITIES.index(episode.severity)):
-            fired_now = episode.severity is None
-            episode.severity = ripe[-1]
-            if fired_now:
-                episode.valued_at = now
-            reason = Reason.CONDITION_MET if fired_now else Reason.SEVERITY_RAISED
-            yield self.said(place, state, key, group, now, reason, looks[ripe[-1]], level_of(rule, ripe[-1]))
-        # 5
+
+        # 4 and 5
+        ripe = [severity for severity in verdicts if verdicts[severity] and now - episode.since[severity] >= rule.hold_for]
         if episode.severity is None:
-            if not episode.since:
+            if ripe:
+                episode.severity, episode.valued_at = ripe[-1], now
+                yield self.said(place, state, key, group, now, Reason.CONDITION_MET, looks[ripe[-1]], level_of(rule, ripe[-1]))
+            elif not episode.since:
                 group.episode = None
             return
-        # 6
-        deciding = full if quantity else judged
-        recovered = None if quantity and not at_boundary else recovery(rule, deciding)
-        if recovered is False:
-            episode.recovering = None
-        elif recovered:
-            if episode.recovering is None:
-                episode.recovering = now
-            if now - episode.recovering >= rule.keep_firing_for and not fired_now:
-                threshold = rule.recover or level_of(rule, episode.severity)
-                yield self.said(place, state, key, group, now, Reason.RECOVERED, deciding, threshold)
-                group.episode = None
-                return
-        # 7
-        if not at_boundary or fired_now:
-            return
-        if any(verdict is not None for verdict in verdicts.values()):
+
+        # 6 and 7, and a raise if neither resolves the episode
+        if any(holds is not None for holds in verdicts.values()) and at_boundary:
             episode.valued_at = now
         silent_since = group.last_at if has_full_only_level(rule) else episode.valued_at
-        if now - silent_since >= rule.no_data_after:
-            nothing = judged._replace(value=None, evidence=None)
+        deciding = full if is_quantity(rule) else judged
+        if self.recovers(rule, episode, deciding, now):
+            threshold = rule.recover or level_of(rule, episode.severity)
+            yield self.said(place, state, key, group, now, Reason.RECOVERED, deciding, threshold)
+            group.episode = None
+        elif at_boundary and now - silent_since >= rule.no_data_after:
+            nothing = replace(judged, value=None, evidence=None)
             yield self.said(place, state, key, group, now, Reason.NO_DATA, nothing, level_of(rule, episode.severity))
             group.episode = None
+        elif ripe and SEVERITIES.index(ripe[-1]) > SEVERITIES.index(episode.severity):
+            episode.severity = ripe[-1]
+            yield self.said(place, state, key, group, now, Reason.SEVERITY_RAISED, looks[ripe[-1]], level_of(rule, ripe[-1]))
+
+    def recovers(self, rule: Rule, episode: Episode, look: Look | None, now: int) -> bool:
+        """Step 6: whether a firing episode is resolved, going by what `look` shows. None shows nothing."""
+        recovered = recovery(rule, look)
+        if recovered is False:
+            episode.recovering = None
+        if not recovered:
+            return False
+        if episode.recovering is None:
+            episode.recovering = now
+        return now - episode.recovering >= rule.keep_firing_for
 
     # --- 6: switch ------------------------------------------------------------------------------------------------
 
@@ -472,7 +328,7 @@ class Oracle:
             annotations=rule.annotations | {"summary": message} | ({"runbook": rule.runbook} if rule.runbook else {}),
             message=message,
             details={"cooldown": rule.cooldown, "kind": kind, "ordinal": episode.ordinal, "partition": self.partition}
-            | place._asdict(),
+            | asdict(place),
             value=value,
             threshold=number,
             unit=rule.unit or None,
@@ -489,22 +345,25 @@ class Oracle:
         return Said(now, rule.name, key, transition)
 
 
-def level_of(rule: Rule, severity: Severity) -> Threshold | None:
-    """The threshold of a severity; None where a switch took the level away."""
-    levels: Mapping[Severity, Threshold] = {level.severity: level.when for level in rule.levels}
-    return levels.get(severity)
+def aggregate(rule: Rule) -> str:
+    """What must be unchanged for a rule to keep its state at a switch."""
+    document = rule.document()
+    return json.dumps([document[name] for name in ("select", "by", "every", "measure")], sort_keys=True)
+
+
+def verdict(threshold: Threshold, look: Look | None) -> bool | None:
+    """Whether the threshold holds; None: unknown."""
+    return None if look is None else evaluate(threshold, look.value, look.count)
 
 
 def recovery(rule: Rule, look: Look | None) -> bool | None:
     """The recovery verdict; None: unknown."""
-    if look is None:
-        return None
-    verdicts = [evaluate(level.when, look.value, look.count) for level in rule.levels]
+    verdicts = [verdict(level.when, look) for level in rule.levels]
     if any(verdicts):
         return False
     if None in verdicts:
         return None
-    return evaluate(rule.recover, look.value, look.count) if rule.recover is not None else True
+    return True if rule.recover is None else verdict(rule.recover, look)
 
 
 def is_idle(rule: Rule, group: Group, now: int) -> bool:

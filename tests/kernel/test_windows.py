@@ -28,7 +28,7 @@ def fold(rule: Rule, rows: list[Row], append_time: int = T0 + 100 * SECOND) -> O
 
 
 def counting(over: float, every: float) -> Rule:
-    return Rule(name="r", measure=count(), over=round(over * SECOND), every=round(every * SECOND), warning=above(0), summary="{value}")
+    return rule(over=round(over * SECOND), every=round(every * SECOND), warning=above(0))
 
 
 @pytest.mark.parametrize(("over", "every"), WINDOWS)
@@ -45,7 +45,7 @@ def test_a_window_ends_with_the_slice_of_stream_time(over: float, every: float) 
 @pytest.mark.parametrize(("over", "every"), WINDOWS)
 def test_a_row_is_late_counted_or_waits_by_its_slice(over: float, every: float) -> None:
     """Stream time stands at `now`, since a row of another service was appended 10 s before; a row lies before it or ahead."""
-    rule = counting(over, every)
+    counted = counting(over, every)
     for now in (T0 + 40 * QUARTER, T0 + 41 * QUARTER, T0 + 47 * QUARTER):
         end = (now // rule.every + 1) * rule.every
         for ts in range(now - 12 * SECOND, now + 12 * SECOND, QUARTER):
@@ -58,10 +58,10 @@ def test_a_row_is_late_counted_or_waits_by_its_slice(over: float, every: float) 
 @pytest.mark.parametrize("baseline", [1, 2, 3])
 @pytest.mark.parametrize(("over", "every"), WINDOWS)
 def test_a_baseline_lies_before_its_window(over: float, every: float, baseline: int) -> None:
-    """One row a slice, each of another value, fires as soon as there is a baseline: every slice in its place is seen in the value."""
+    """One row a slice, each of another value, so the value of the first firing tells which slices were where."""
     plain = counting(over, every)
     measure = performance_regression("dur_us", 1, plain.every * baseline, current="1s", every="1s").measure
-    rule = edited(plain, measure=measure.model_dump(), levels=[{"severity": "info", "when": above(-1)}])
+    judged = edited(plain, measure=measure.model_dump(), levels=[{"severity": "info", "when": above(-1)}])
     begin = T0 // rule.every * rule.every + QUARTER
     rows = [at(begin + n * rule.every, dur=3 ** (n % 5) + n) for n in range(12)]
     for skipped in range(4):
@@ -79,7 +79,7 @@ def test_a_baseline_lies_before_its_window(over: float, every: float, baseline: 
 
 
 def test_the_largest_of_a_window_goes_when_its_slice_goes() -> None:
-    rule = edited(counting(6, 2), measure=max_of("dur_us").model_dump(), levels=[{"severity": "info", "when": above(5)}])
+    judged = edited(counting(6, 2), measure=max_of("dur_us").model_dump(), levels=[{"severity": "info", "when": above(5)}])
     rows = [at(T0 + seconds * SECOND, dur=dur) for seconds, dur in ((0, 9), (2, 1), (4, 2), (5, 3), (6, 4))]
     fired, recovered = fold(rule, rows).transitions
     assert (fired.value, recovered.value) == (9, 3)

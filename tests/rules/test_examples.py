@@ -60,6 +60,15 @@ def test_page(rule: Rule) -> None:
     assert all(part.strip() for part in re.split(r"^#.*$", text, flags=re.MULTILINE)[1:])
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_page_tells_the_thresholds(rule: Rule) -> None:
+    text = (ROOT / rule.runbook).read_text(encoding="utf-8")
+    for when in (level.when for level in rule.levels):
+        forms = {f"{when.value:g}", f"{when.value:.2f}", f"{when.value:,.0f}"}
+        assert any(re.search(rf"{when.comparison} {re.escape(form)}(?!\.?\d)", text) for form in forms), when
+        assert not when.at_least or f"at least {when.at_least} " in text
+
+
 def test_every_page_and_every_examples_file_is_of_a_rule() -> None:
     names = {loaded.rule.name for loaded in _LOADED.rules}
     assert {path.stem for path in (ROOT / "docs" / "rules").glob("*.md")} == names

@@ -30,6 +30,7 @@ MAX_SENDING: Final = 8
 GRACE: Final = 5.0
 """Seconds that attempts under way have left when the worker stops."""
 _POLL_MS: Final = 200
+_METADATA_MS: Final = 2_000  # a topic that was created just now is found by the next refresh; aiokafka's is after 5 minutes
 _NO_LIMIT_MS: Final = 2**31 - 1  # a full house waits for retries, not for a poll; the session tells that we live
 
 
@@ -74,6 +75,7 @@ async def deliver(
         auto_offset_reset="earliest",
         session_timeout_ms=int(settings.session_timeout) * 1000,
         max_poll_interval_ms=_NO_LIMIT_MS,
+        metadata_max_age_ms=_METADATA_MS,
     )
     await consumer.start()
     try:

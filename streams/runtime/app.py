@@ -1,0 +1,124 @@
+"""The Faust application of a role: one agent over the partitions of one topic, and one table."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, cast
+
+import faust
+from faust.types import TP
+
+from streams.operations.metrics import Metrics
+from streams.runtime import store, transport
+from streams.runtime.partitions import Partitions, Restore
+from streams.runtime.producer import Changelog, Outbox
+from streams.runtime.recovery import ChunkTableManager, recover
+from streams.runtime.store import AtomicStore
+from streams.settings import Settings
+from streams.topics import ENGINE, EVENTS, TRANSITIONS, group_name
+
+log = logging.getLogger("tocsin.runtime")
+
+TABLE: Final = "state"
+"""The name that changelogs are called after: see streams.topics.changelog_name."""
+REBALANCE_TIMEOUT: Final = 30.0
+BUFFER: Final = 4_096
+"""Chunks that a stream may hold. The consumer keeps it to a few, so it never fills."""
+
+
+class RoleApp(faust.App):  # type: ignore[misc]  # Faust's classes are untyped to us
+    """A Faust app that knows the partitions it feeds."""
+
+    settings: Settings
+    role: str
+    source: str
+    journal: Changelog
+    partitions: Partitions
+    table: Any
+
+    @property
+    def store(self) -> AtomicStore:
+        """The local tables."""
+        return cast(AtomicStore, self.table.data)
+
+    async def take_over(self, partitions: list[int], generation: int) -> None:
+        """Called at each assignment, before the first record. An error ends the worker, and no record comes before that."""
+
+        async def recovered(numbers: list[int]) -> dict[int, int]:
+            return await recover(self.settings, self.role, self.journal.topic, numbers, self.store)
+
+        try:
+            await self.partitions.take_over(partitions, generation, self.store, recovered)
+        except Exception as error:
+            self.partitions.fail(error)
+            raise
+
+    def lag(self) -> dict[int, int]:
+        """Records between what was folded and the end, by open partition, as of the last fetch."""
+        found = {}
+        for number, applied in self.partitions.applied().items():
+            end = self.consumer.end(TP(self.source, number))
+            if end is not None:
+                found[number] = max(end - applied - 1, 0)
+        return found
+
+
+def build_app(
+    settings: Settings, role: str, restore: Restore, *, partitions: int, outbox: Outbox, metrics: Metrics, source: str | None = None
+) -> RoleApp:
+    """The app of `role`: reads `source`, by default the topic of the role, which has so many `partitions`.
+
+    Call it in the running loop. Topics are expected to exist.
+    """
+    session = float(settings.session_timeout)
+    folder = Path(settings.data_dir) / role
+    folder.mkdir(parents=True, exist_ok=True)
+    app = RoleApp(
+        group_name(settings.group, role),
+        broker=f"{transport.SCHEME}://kafka",
+        store=f"{store.SCHEME}://",
+        datadir=str(folder),
+        TableManager=ChunkTableManager,
+        topic_partitions=partitions,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        table_standby_replicas=0,
+        web_enabled=False,
+        key_serializer="raw",
+        value_serializer="raw",
+        stream_buffer_maxsize=BUFFER,
+        broker_commit_interval=1.0,
+        broker_session_timeout=session,
+        broker_heartbeat_interval=min(3.0, session / 5),
+        broker_rebalance_timeout=max(REBALANCE_TIMEOUT, session),
+        broker_request_timeout=max(30.0, session + 5),
+        consumer_group_instance_id=f"{settings.instance}-{role}" if settings.instance else None,
+        loghandlers=[],
+    )
+    app.settings, app.role = settings, role
+    app.source = source or settings.topic_prefix + (EVENTS if role == ENGINE else TRANSITIONS).name
+    app.journal = Changelog(settings, role)
+    app.partitions = Partitions(role, restore, journal=app.journal, sender=outbox, metrics=metrics, marked=_marker_of(app))
+    raw = {"key_type": bytes, "value_type": bytes, "partitions": partitions}
+    topic = app.topic(app.source, key_serializer="raw", value_serializer="raw", **raw)
+    app.table = app.Table(TABLE, options=dict(store.OPTIONS), **raw)
+
+    async def fold(stream: Any) -> None:
+        async for event in stream.events():
+            message = event.message
+            try:
+                await app.partitions.process(message.partition, message.generation_id, event.value)
+            finally:
+                app.consumer.done(message.tp, message.offset)
+
+    app.agent(topic, name=f"{role}-fold", concurrency=1)(fold)
+    return app
+
+
+def _marker_of(app: RoleApp) -> Callable[[int, int], None]:
+    def marked(partition: int, marker: int) -> None:
+        app.consumer.mark(TP(app.source, partition), marker)
+
+    return marked

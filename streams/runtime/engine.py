@@ -1,0 +1,151 @@
+"""The engine's fold: raw records to transitions, dead letters and forwards."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from schemas.alert import Transition
+from schemas.rule import Ruleset
+from schemas.time import MICROS
+from streams.decode import Decoded, Source, decode
+from streams.kernel.columns import Chunk, SwitchStep
+from streams.kernel.partition import Changes, PartitionState
+from streams.operations.metrics import Metrics
+from streams.records import Incoming, Outgoing
+from streams.runtime.checkpoint import AbandonedError
+from streams.runtime.rulesets import Rulesets
+from streams.topics import TRANSITIONS
+
+log = logging.getLogger("tocsin.engine")
+
+HINT_AFTER: Final = 100
+"""Forwarded events of one partition after which the log says how producers avoid them."""
+
+
+class EngineFold:
+    """A Fold over one partition of the event topic."""
+
+    def __init__(
+        self, source: Source, state: PartitionState, rulesets: Rulesets, metrics: Metrics, abandoned: asyncio.Event
+    ) -> None:
+        self._source, self._state, self._rulesets, self._metrics, self._abandoned = source, state, rulesets, metrics, abandoned
+        self._who = f"engine: partition {source.partition}"
+        self._forwarded = 0
+
+    @classmethod
+    async def restore(
+        cls, source: Source, items: Iterable[tuple[bytes, bytes]], rulesets: Rulesets, metrics: Metrics, abandoned: asyncio.Event
+    ) -> EngineFold:
+        """The fold over the state that the table `items` hold.
+
+        Raises MissingRulesetError where the ruleset it was written under is not at hand, AbandonedError where it is no longer wanted.
+        """
+        held = list(items)
+        id = PartitionState.ruleset_of(held)
+        readable: dict[str, Ruleset] = {}
+        if id is not None:
+            found = await rulesets.wait_for(id, f"engine: partition {source.partition}", abandoned)
+            if found is None and abandoned.is_set():
+                raise AbandonedError(f"partition {source.partition} goes to another worker")
+            readable = {id: found} if found is not None else {}
+        state = PartitionState.restore(source.topic, source.partition, held, readable)
+        return cls(source, state, rulesets, metrics, abandoned)
+
+    @property
+    def applied(self) -> int:
+        """The last offset that was folded."""
+        return self._state.applied
+
+    @property
+    def dirty_bytes(self) -> int:
+        """About how many bytes `take_dirty` would return."""
+        return self._state.dirty_bytes
+
+    @property
+    def ruleset_id(self) -> str | None:
+        """The active ruleset."""
+        return self._state.ruleset_id
+
+    async def process(self, records: Sequence[Incoming]) -> Sequence[Outgoing]:
+        """Fold `records`, after the documents of every ruleset that they switch to have come.
+
+        Raises MissingRulesetError where they do not come, AbandonedError where the partition goes away meanwhile; nothing
+        is folded then.
+        """
+        records = [record for record in records if record.offset > self.applied]
+        if not records:
+            return ()
+        decoded = decode(records, self._source)
+        readable = await self._readable(decoded.chunk)
+        before = self._state.ruleset_id
+        changes = self._state.apply(decoded.chunk, readable)
+        if self._state.ruleset_id != before and self._state.ruleset_id is not None:
+            rules = len(readable[self._state.ruleset_id].rules)
+            log.info("%s: ruleset %s is active, %d rules", self._who, self._state.ruleset_id, rules)
+        self._count(decoded, changes)
+        return [
+            *(_record(transition) for transition in changes.transitions),
+            *(letter.outgoing(self._source) for letter in decoded.dead_letters),
+            *(forward.outgoing(self._source) for forward in decoded.forwards),
+        ]
+
+    async def wake(self, now: int) -> Sequence[Outgoing]:  # noqa: ARG002 - time passes by records alone
+        """Nothing becomes due without a record."""
+        return ()
+
+    def take_dirty(self) -> list[tuple[bytes, bytes | None]]:
+        """Keys that changed since the last call, with their values (None: deleted) and the marker."""
+        return self._state.take_dirty()
+
+    async def _readable(self, chunk: Chunk) -> dict[str, Ruleset]:
+        readable: dict[str, Ruleset] = {}
+        for step in chunk.steps:
+            if isinstance(step, SwitchStep) and step.seq > self._state.ruleset_seq and step.ruleset not in readable:
+                self._metrics.waiting.labels(str(self._source.partition)).set(1)
+                try:
+                    found = await self._rulesets.wait_for(step.ruleset, self._who, self._abandoned)
+                finally:
+                    self._metrics.waiting.labels(str(self._source.partition)).set(0)
+                if found is not None:
+                    readable[step.ruleset] = found
+                elif self._abandoned.is_set():
+                    raise AbandonedError(f"partition {self._source.partition} goes to another worker")
+        return readable
+
+    def _count(self, decoded: Decoded, changes: Changes) -> None:
+        metrics, counts = self._metrics, decoded.counts
+        metrics.bytes.inc(counts.bytes)
+        metrics.events.inc(counts.events)
+        metrics.counted.inc(changes.counted)
+        metrics.duplicates.inc(changes.duplicates)
+        metrics.judged.inc(changes.judged)
+        for letter in decoded.dead_letters:
+            metrics.dead_letters.labels(str(letter.reason)).inc()
+        for rule, number in changes.late.items():
+            metrics.late.labels(rule).inc(number)
+        for rule, number in changes.overflow.items():
+            metrics.overflow.labels(rule).inc(number)
+        for transition in changes.transitions:
+            metrics.transitions.labels(str(transition.reason)).inc()
+        if self._state.stream_time:
+            metrics.stream_lag.labels(str(self._source.partition)).set(time.time() - self._state.stream_time / MICROS)
+        if decoded.forwards:
+            self._note_forwards(len(decoded.forwards))
+
+    def _note_forwards(self, number: int) -> None:
+        self._metrics.forwarded.inc(number)
+        before, self._forwarded = self._forwarded, self._forwarded + number
+        if before < HINT_AFTER <= self._forwarded:
+            log.warning(
+                "%s: %d events belonged to other partitions and were sent there; producers that set the key 'tenant|service' "
+                "and Java's partitioner (librdkafka: partitioner=murmur2_random) save that step",
+                self._who, self._forwarded,
+            )  # fmt: skip
+
+
+def _record(transition: Transition) -> Outgoing:
+    return Outgoing(TRANSITIONS.name, transition.tenant.encode(), transition.model_dump_json().encode())

@@ -1,0 +1,1 @@
+"""Where events come from: telemetry of MCP servers, taken where it arises."""
