@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, cast
@@ -18,8 +18,6 @@ from streams.runtime.recovery import ChunkTableManager, recover
 from streams.runtime.store import AtomicStore
 from streams.settings import Settings
 from streams.topics import ENGINE, EVENTS, TRANSITIONS, group_name
-
-log = logging.getLogger("tocsin.runtime")
 
 TABLE: Final = "state"
 """The name that changelogs are called after: see streams.topics.changelog_name."""
@@ -44,16 +42,21 @@ class RoleApp(faust.App):  # type: ignore[misc]  # Faust's classes are untyped t
         return cast(AtomicStore, self.table.data)
 
     async def take_over(self, partitions: list[int], generation: int) -> None:
-        """Called at each assignment, before the first record. An error ends the worker, and no record comes before that."""
+        """Called at each assignment, before the first record. Does not return where the partitions cannot be opened."""
 
         async def recovered(numbers: list[int]) -> dict[int, int]:
-            return await recover(self.settings, self.role, self.journal.topic, numbers, self.store)
+            return await recover(self.settings, self.role, self.journal.topic, numbers, self.store, self._moved)
 
         try:
-            await self.partitions.take_over(partitions, generation, self.store, recovered)
-        except Exception as error:
+            done = await self.partitions.take_over(partitions, generation, self.store, recovered)
+        except Exception as error:  # whatever it is, no record may be folded after it
             self.partitions.fail(error)
-            raise
+            done = False
+        if not done:
+            await asyncio.Event().wait()  # until the next assignment, or the end of the worker, cancels this
+
+    def _moved(self) -> None:
+        self.partitions.progress += 1
 
     def lag(self) -> dict[int, int]:
         """Records between what was folded and the end, by open partition, as of the last fetch."""

@@ -17,7 +17,7 @@ from streams.kernel.partition import Changes, PartitionState
 from streams.operations.metrics import Metrics
 from streams.records import Incoming, Outgoing
 from streams.runtime.checkpoint import AbandonedError
-from streams.runtime.rulesets import Rulesets
+from streams.runtime.rulesets import MissingRulesetError, Rulesets
 from streams.topics import TRANSITIONS
 
 log = logging.getLogger("tocsin.engine")
@@ -51,7 +51,12 @@ class EngineFold:
             found = await rulesets.wait_for(id, f"engine: partition {source.partition}", abandoned)
             if found is None and abandoned.is_set():
                 raise AbandonedError(f"partition {source.partition} goes to another worker")
-            readable = {id: found} if found is not None else {}
+            if found is None:
+                raise MissingRulesetError(
+                    f"the state of partition {source.partition} was written under ruleset {id}, which this version cannot read; "
+                    "run the version that deployed it"
+                )
+            readable = {id: found}
         state = PartitionState.restore(source.topic, source.partition, held, readable)
         return cls(source, state, rulesets, metrics, abandoned)
 

@@ -56,6 +56,7 @@ class Partitions:
         self.assigned: frozenset[int] = frozenset()
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.is_ready = False
+        self.progress = 0
         self._restore, self._journal, self._sender, self._metrics, self._marked = restore, journal, sender, metrics, marked
         self._open: dict[int, Partition] = {}
         self._generation: int | None = None
@@ -65,10 +66,11 @@ class Partitions:
 
     async def take_over(
         self, partitions: list[int], generation: int, table: LocalTable, recover: Callable[[list[int]], Awaitable[dict[int, int]]]
-    ) -> None:
+    ) -> bool:
         """Make `partitions` ours: shut out former owners, then recover, then restore. In this order, or a former owner overtakes.
 
         `recover` brings the table to the ends of the changelog, and returns them.
+        Returns whether they are open; not, if they were to be given up meanwhile.
         Raises FencedError, RecoveryError, NotRecoveredError, KafkaError, and what restoring raises.
         """
         began = time.monotonic()
@@ -82,17 +84,22 @@ class Partitions:
             held, needed = table.changelog_offset(number), max(ends[number] - 1, barriers.get(number, -1))
             if (-1 if held is None else held) < needed:
                 raise NotRecoveredError(f"{self.role}: partition {number} is recovered to changelog offset {held}, not to {needed}")
-            fold = await self._restore(number, table.items(number), abandoned)
+            try:
+                fold = await self._restore(number, table.items(number), abandoned)
+            except AbandonedError:
+                return False
+            self.progress += 1
             opened[number] = Partition(
                 number, fold, journal=self._journal, table=table, sender=self._sender, saved=self._saved, clock=time.monotonic
             )
             await asyncio.sleep(0)
         if abandoned.is_set():
-            return
+            return False
         self._open, self._generation, self.is_ready = opened, generation, True
         self._metrics.owned.labels(self.role).set(len(opened))
         if opened:
             log.info("%s: ready, %s open after %.1f s", self.role, spans(partitions), time.monotonic() - began)
+        return True
 
     def suspend(self) -> None:
         """Partitions are about to go: nothing waits any longer."""

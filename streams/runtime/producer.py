@@ -27,6 +27,7 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.transaction import InitProducerIdRequest
 
+from streams.operations.metrics import Metrics
 from streams.records import Outgoing
 from streams.settings import Settings
 from streams.topics import CHECKPOINT_LIMIT, MIB, changelog_name
@@ -161,8 +162,8 @@ def fits(items: Items) -> bool:
 class Outbox:
     """Sends what leaves the worker, in order per partition. Topics get their prefix here."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._prefix = settings.topic_prefix
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._prefix, self._metrics = settings.topic_prefix, metrics
         self._producer = AIOKafkaProducer(
             **settings.kafka_client(),
             acks="all",
@@ -184,6 +185,7 @@ class Outbox:
         sent: asyncio.Future[Any] = await self._producer.send(
             self._prefix + topic, value, key=key, partition=partition, headers=list(headers)
         )
+        self._metrics.sent.labels(topic).inc()
         return sent
 
     async def stop(self) -> None:

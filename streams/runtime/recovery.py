@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -106,8 +106,10 @@ class Restored(Protocol):
         ...
 
 
-async def recover(settings: Settings, role: str, topic: str, partitions: list[int], tables: Restored) -> dict[int, int]:
-    """Bring the local tables of `partitions` to where the changelog `topic` ends now. Returns the ends.
+async def recover(
+    settings: Settings, role: str, topic: str, partitions: list[int], tables: Restored, moved: Callable[[], None]
+) -> dict[int, int]:
+    """Bring the local tables of `partitions` to where the changelog `topic` ends now. Returns the ends. Progress is told to `moved`.
 
     A table that is ahead of the changelog, behind its begin, or that contradicts the record it claims to end with belongs to
     another log: it is put aside and rebuilt. Raises RecoveryError where the changelog cannot be read to its end.
@@ -122,7 +124,7 @@ async def recover(settings: Settings, role: str, topic: str, partitions: list[in
         places = {TopicPartition(topic, number): number for number in partitions}
         consumer.assign(list(places))
         begins, ends = await consumer.beginning_offsets(list(places)), await consumer.end_offsets(list(places))
-        reading = _Reading(consumer, role, places, begins, ends, tables)
+        reading = _Reading(consumer, role, places, begins, ends, tables, moved)
         await reading.run()
     finally:
         await consumer.stop()
@@ -140,8 +142,10 @@ class _Reading:
         begins: Mapping[TopicPartition, int],
         ends: Mapping[TopicPartition, int],
         tables: Restored,
+        moved: Callable[[], None],
     ) -> None:
         self._consumer, self._role, self._places, self._begins, self._ends, self._tables = consumer, role, places, begins, ends, tables
+        self._moved = moved
         self._checked: set[TopicPartition] = set()
         self._left: set[TopicPartition] = set()
 
@@ -157,7 +161,9 @@ class _Reading:
             for place in list(self._left):
                 await self._end(place)
             now = loop.time()
-            moved = now if fetched else moved
+            if fetched:
+                moved = now
+                self._moved()
             if now - moved > STALLED_AFTER:
                 stuck = ", ".join(f"{place.topic}[{place.partition}]" for place in sorted(self._left))
                 raise RecoveryError(f"no record of {stuck} came within {STALLED_AFTER:.0f} s, and its end is not reached")

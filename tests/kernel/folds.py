@@ -16,6 +16,7 @@ from tests.kernel.oracle import Oracle
 TOPIC = "mcp.events"
 PARTITION = 3
 MAX_GROUPS = 100_000
+Table = dict[bytes, bytes]
 
 
 @dataclass(slots=True)
@@ -81,7 +82,7 @@ def by_kernel(
     """The log as the kernel has it under `plan`, and the table that it leaves."""
     rulesets = rulesets_of(records)
     state = PartitionState(TOPIC, PARTITION, max_groups=max_groups)
-    outcome, table = Outcome(), dict[bytes, bytes]()
+    outcome, table = Outcome(), Table()
     late: Counter[str] = Counter()
     overflow: Counter[str] = Counter()
     done = 0
@@ -105,7 +106,7 @@ def by_kernel(
     return outcome, table
 
 
-def save(state: PartitionState, table: dict[bytes, bytes]) -> None:
+def save(state: PartitionState, table: Table) -> None:
     """Fold what changed into the table, as the changelog does."""
     for key, value in state.take_dirty():
         if value is None:

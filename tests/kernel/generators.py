@@ -91,7 +91,13 @@ GROUPINGS: Final[tuple[tuple[str, ...], ...]] = (
 FIELDS: Final[tuple[Any, ...]] = (event.dur_us, event.value, event.attributes["load"], event.weight)
 MEASURES: Final = ("count", "rate", "sum", "ratio", "mean", "min", "max", "regression")
 EVERY: Final = (2 * SECOND, SECOND, 3 * SECOND, SECOND // 2, 700_000)
-SEVERAL: Final[tuple[tuple[str, ...], ...]] = (("warning",), ("warning",), ("warning", "critical"), ("info", "high"), SEVERITIES[:3])
+SEVERAL: Final[tuple[tuple[str, ...], ...]] = (
+    ("warning",),
+    ("warning",),
+    ("warning", "critical"),
+    ("info", "high"),
+    SEVERITIES[:3],
+)
 LASTING: Final = (0, 0, 0, SECOND, 2_500_000, 5 * SECOND)
 VALUES: Final = {
     "count": (2, 0, 1, 3, 5),

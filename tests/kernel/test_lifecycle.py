@@ -109,10 +109,27 @@ def test_a_level_that_holds_ends_a_recovery_though_another_is_unknown(fold: Fold
 
 
 def test_an_episode_that_fires_is_not_resolved_by_the_same_judgement(fold: Fold) -> None:
-    """At the boundary of 4 s the rows that waited come into [2, 6), while [0, 4) holds one: recovery is put off to 6 s."""
-    entries = [row(0), *[(row(4.5), 0)] * 3, tick(4), tick(6), tick(8)]
-    # 6 s: [2, 6) holds the three, so it is not recovered from before 8 s... whose [4, 8) holds them too, and 10 s has none.
-    assert timed(fold, [rule()], *entries, tick(10)) == drawn("4.5 r files fired warning 3\n10 r files recovered warning 0")
+    """Appended early, the rows of 6.5 s wait until the boundary of 6 s, where [2, 6) was empty: recovered from at 12 s only."""
+    entries = [row(0), ([row(6.5)] * 3, -6), tick(6), tick(12)]
+    found = fold(log([rule()], *entries)).transitions
+    assert lines(found) == drawn("6 r files fired warning 3\n12 r files recovered warning 0")
+    assert [each.details["offset"] for each in found] == [3, 4]
+
+
+def test_an_episode_that_resolves_is_not_raised_by_the_same_judgement(fold: Fold) -> None:
+    """At 8 s four rows that waited come into [6, 10), while [4, 8) was as empty as [2, 6)."""
+    levels = rule(warning=above(1), high=above(3), keep_firing_for="2s")
+    found = fold(log([levels], row(0), row(0), ([row(8.5)] * 4, -6), tick(8))).transitions
+    assert lines(found) == drawn("0 r files fired warning 2\n8 r files recovered warning 0")
+    assert found[1].threshold == 1
+
+
+def test_an_episode_that_is_given_up_is_not_raised_by_the_same_judgement(fold: Fold) -> None:
+    """At 6 s [2, 6) is empty, which would be critical, but it has been silent for 6 s."""
+    levels = rule(warning=above(1), critical=below(1), no_data_after="6s")
+    found = fold(log([levels], row(0), row(0), tick(6))).transitions
+    assert lines(found) == drawn("0 r files fired warning 2\n6 r files no_data warning -")
+    assert found[1].threshold == 1
 
 
 def test_no_data_counts_from_the_last_boundary_with_a_value(fold: Fold) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from schemas.rule import Rule, Ruleset, above, event, max_of, mean, performance_regression, sum_of
+from schemas.rule import Rule, Ruleset, above, below, event, max_of, mean, performance_regression, sum_of
 from tests.kernel.drawing import WARNING, Fold, drawn, edited, lines, log, micros, row, rule, tick, timed
 from tests.kernel.log import SwitchRecord
 
@@ -96,6 +96,28 @@ def test_slices_that_the_old_rule_dropped_stay_dropped(fold: Fold) -> None:
     assert lines(found) == drawn("6.5 r files fired warning 3")
     assert found[0].window is not None
     assert (found[0].window.start, found[0].window.end) == (micros(0), micros(8))
+
+
+def test_what_a_short_window_dropped_is_gone_though_it_was_judged_by_none(fold: Fold) -> None:
+    """The window of 4 s is [2, 6) at 5 s, and the rule that has it is replaced before anything happens."""
+    long = rule(over="8s", warning=above(1))
+    entries = [[edited(long, levels=[WARNING | {"when": above(99)}])], row(0), row(5), [edited(long, over="4s")], [long], row(5)]
+    assert timed(fold, *entries) == drawn("5 r files fired warning 2")
+
+
+def test_silence_is_counted_from_before_the_switch_that_made_it_count(fold: Fold) -> None:
+    before = rule(warning=above(1), no_data_after="9s")
+    after = edited(before, levels=[WARNING | {"when": below(1)}])
+    found = timed(fold, [before], row(0), tick(3), [after], tick(12))
+    assert found == drawn("6 r files fired warning 0\n10 r files no_data warning -")
+
+
+def test_the_last_value_is_remembered_from_when_silence_counted(fold: Fold) -> None:
+    """Valued at 4 s for the last time, since one row is too few for the new level."""
+    before = rule(warning=above(0), critical=below(0), keep_firing_for="20s", no_data_after="5s")
+    after = edited(before, levels=[WARNING | {"when": above(0, at_least=3)}])
+    found = timed(fold, [before], row(0), tick(4), [after], tick(20))
+    assert found == drawn("0 r files fired warning 1\n10 r files no_data warning -")
 
 
 def test_a_longer_window_takes_rows_that_were_late(fold: Fold) -> None:

@@ -137,20 +137,34 @@ def test_ids_are_of_the_episode_and_of_what_is_said(fold: Fold) -> None:
 # --- the constructors ---------------------------------------------------------------------------------------------
 
 
+SECURITY: dict[str, Any] = {"kind": "security", "reason": "authn"}
+SHORT: dict[str, Any] = {"every": "2s"}
+
+
 @pytest.mark.parametrize(
     ("condition", "entries", "expected"),
     [
-        (metric_threshold("dur_us", ">", 10, "4s", every="2s"), [row(0, dur_us=11)], "0 r files fired high 11"),
-        (metric_threshold("rss", "<", 10, "4s", every="2s"), [row(0, kind="metric", name="rss", value=9.5)], "0 r files fired high 9.5"),
-        (metric_threshold("attributes.x", "==", 1, "4s", every="2s", tolerance=0.5), [row(0, x_=1.5)], "0 r files fired high 1.5"),
-        (metric_threshold("dur_us", "above", 10, "4s", every="2s", service="other"), [row(0, dur_us=11)], ""),
-        (error_rate("*", 0.5, "4s", at_least=2, every="2s"), [row(0, outcome="timeout")] * 2, "0 r files fired high 1"),
-        (error_rate("*", 0.5, "4s", at_least=2, every="2s"), [row(0, outcome="timeout", kind="perf")] * 2, ""),
-        (security_violation("authn", 1, "4s", every="2s"), [row(0, kind="security", result="fail", reason="authn")] * 2, "0 r files fired high 2"),
-        (security_violation("*", 1, "4s", every="2s"), [row(0, kind="security", result="ok", reason="authn")] * 2, ""),
-        (performance_regression("dur_us", 0.5, "4s", current="2s", every="2s", at_least=2), [row(0, dur_us=2), *[row(2, dur_us=4)] * 2], "2 r files fired high 1"),
-        (absence(for_="4s", every="2s"), [row(0), tick(6)], "6 r files fired high 0"),
+        (metric_threshold("dur_us", ">", 10, "4s", **SHORT), [row(0, dur_us=11)], "0 r files fired high 11"),
+        (metric_threshold("dur_us", ">", 10, "4s", service="other", **SHORT), [row(0, dur_us=11)], ""),
+        (
+            metric_threshold("rss", "<", 9, "4s", **SHORT),
+            [row(0, kind="metric", name="rss", value=8.5)],
+            "0 r files fired high 8.5",
+        ),
+        (metric_threshold("rss", "<", 9, "4s", **SHORT), [row(0, kind="metric", name="cpu", value=8.5)], ""),
+        (metric_threshold("attributes.x", "==", 1, "4s", tolerance=0.5, **SHORT), [row(0, x_=1.5)], "0 r files fired high 1.5"),
+        (error_rate("*", 0.5, "4s", at_least=2, **SHORT), [row(0, outcome="timeout")] * 2, "0 r files fired high 1"),
+        (error_rate("*", 0.5, "4s", at_least=2, **SHORT), [row(0, outcome="timeout", kind="perf")] * 2, ""),
+        (security_violation("authn", 1, "4s", **SHORT), [row(0, result="fail", **SECURITY)] * 2, "0 r files fired high 2"),
+        (security_violation("*", 1, "4s", **SHORT), [row(0, result="ok", **SECURITY)] * 2, ""),
+        (
+            performance_regression("dur_us", 0.5, "4s", current="2s", at_least=2, **SHORT),
+            [row(0, dur_us=2), row(2, dur_us=4), row(2, dur_us=4)],
+            "2 r files fired high 1",
+        ),
+        (absence(for_="4s", **SHORT), [row(0), tick(6)], "6 r files fired high 0"),
     ],
-)  # fmt: skip
+)
 def test_the_conditions_of_the_specification(fold: Fold, condition: Any, entries: list[Any], expected: str) -> None:
-    assert timed(fold, [Rule(name="r", condition=condition, severity="high", summary="{value}")], *entries) == drawn(expected)
+    judged = Rule(name="r", condition=condition, severity="high", summary="{value}")
+    assert timed(fold, [judged], *entries) == drawn(expected)

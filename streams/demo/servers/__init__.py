@@ -1,0 +1,1 @@
+"""The demo's own MCP servers, on the official SDK."""

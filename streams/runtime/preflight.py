@@ -1,0 +1,83 @@
+"""Before the start: is the broker there, and Redis, and do the topics exist as they must?"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final, TypeVar
+
+from aiokafka import AIOKafkaClient
+from aiokafka.errors import KafkaError
+
+from streams.notifier.cooldown import CooldownError
+from streams.settings import Settings
+from streams.topics import ENGINE, EVENTS, NOTIFIER, TOPICS, changelog
+
+log = logging.getLogger("tocsin.runtime")
+
+GIVE_UP_AFTER: Final = 60.0
+"""Seconds that brokers and Redis may be away at start."""
+FIRST_WAIT: Final = 0.25
+LONGEST_WAIT: Final = 5.0
+_ATTEMPT: Final = 10.0
+_T = TypeVar("_T")
+
+
+class StartError(RuntimeError):
+    """The worker cannot start; says what was tried and what to do."""
+
+
+async def partition_counts(settings: Settings, *, give_up_after: float = GIVE_UP_AFTER) -> dict[str, int]:
+    """Every topic on the brokers, by full name, and its number of partitions. Raises StartError where no broker answers."""
+
+    async def ask() -> dict[str, int]:
+        client = AIOKafkaClient(**settings.kafka_client())
+        try:
+            async with asyncio.timeout(_ATTEMPT):
+                await client.bootstrap()
+                cluster = await client.fetch_all_metadata()
+        finally:
+            with contextlib.suppress(KafkaError, OSError):
+                await client.close()
+        return {name: len(cluster.partitions_for_topic(name) or ()) for name in cluster.topics(exclude_internal_topics=False)}
+
+    return await patiently(
+        ask, f"no Kafka broker at {settings.bootstrap_servers}", "start one there, or set TOCSIN_BOOTSTRAP_SERVERS", give_up_after
+    )
+
+
+async def patiently(ask: Callable[[], Awaitable[_T]], problem: str, remedy: str, give_up_after: float = GIVE_UP_AFTER) -> _T:
+    """What `ask` returns, asked again with growing pauses. Raises StartError, which names `problem` and `remedy`, in the end."""
+    loop = asyncio.get_running_loop()
+    until, wait = loop.time() + give_up_after, FIRST_WAIT
+    while True:
+        try:
+            return await ask()
+        except (KafkaError, CooldownError, OSError, TimeoutError) as error:
+            said = str(error) or type(error).__name__
+            if loop.time() + wait >= until:
+                raise StartError(f"{problem} within {give_up_after:.0f} s ({said}); {remedy}") from error
+            log.warning("%s (%s); trying again in %.1f s", problem, said, wait)
+        await asyncio.sleep(wait)
+        wait = min(LONGEST_WAIT, wait * 2)
+
+
+def check_topics(settings: Settings, counts: Mapping[str, int], roles: Sequence[str]) -> dict[str, int]:
+    """The number of partitions of the event topic and of `mcp.transitions`, by role. Raises StartError where topics do not fit."""
+    prefix = settings.topic_prefix
+    wanted = {prefix + topic.name: topic.partitions for topic in TOPICS}
+    wanted |= {changelog(settings.group, role).name: None for role in roles}
+    missing = sorted(name for name in wanted if not counts.get(name))
+    if missing:
+        raise StartError(f"there is no topic {', '.join(missing)} on {settings.bootstrap_servers}; run `tocsin topics`")
+    events = counts[prefix + EVENTS.name]
+    wrong = [
+        f"{name} has {counts[name]} partitions, and {number or events} are needed"
+        for name, number in wanted.items()
+        if counts[name] != (number or events)
+    ]
+    if wrong:
+        raise StartError(f"{'; '.join(wrong)}: run `tocsin topics`, which says how to put that right")
+    return dict.fromkeys((ENGINE, NOTIFIER), events)

@@ -1,0 +1,176 @@
+"""The worker process: what `tocsin run` does, from the first line of the log to the last."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from typing import Final
+
+from streams.notifier.cooldown import CooldownError, FailOpenCooldowns, open_cooldowns
+from streams.operations.health import HealthServer, why_not_ready
+from streams.operations.metrics import Metrics
+from streams.runtime import logs
+from streams.runtime.preflight import StartError, check_topics, partition_counts, patiently
+from streams.runtime.producer import FencedError, Outbox
+from streams.runtime.recovery import RecoveryError
+from streams.runtime.roles import CrashedError, Role, engine, notifier
+from streams.runtime.rulesets import MissingRulesetError
+from streams.runtime.watchdog import StuckError
+from streams.settings import Settings, SettingsError
+from streams.topics import ENGINE, NOTIFIER
+
+log = logging.getLogger("tocsin.worker")
+
+CHANNELS_WITHIN: Final = 8.0
+"""Seconds that channels get to end what they are about."""
+THREADS_WITHIN: Final = 2.0
+_EXPLAINED: Final = (StartError, SettingsError, FencedError, RecoveryError, MissingRulesetError, StuckError, CooldownError)
+"""Errors whose message says all; others are logged with their trace."""
+_GC: Final = (50_000, 20, 100)
+
+
+def run(settings: Settings, *, only: str | None, log_format: str) -> int:
+    """Run the worker until SIGTERM or SIGINT. Returns the exit status: 0 ended in order, 1 could not go on.
+
+    `only` is "engine" or "notifier"; `log_format` is "text" or "json".
+    """
+    logs.configure(log_format)
+    log.info("settings: %s", " ".join(f"{name}={value}" for name, value in settings.shown().items() if value))
+    if not settings.control_key:
+        log.warning("TOCSIN_CONTROL_KEY is empty: whoever may write events may switch rules; for brokers on this machine only")
+    if settings.fencing == "off":
+        log.warning(
+            "TOCSIN_FENCING=off: a worker that was suspended and replaced may overwrite the state of its successor, and without "
+            "LogAppendTime the clocks of producers decide what is late; for trials only"
+        )
+    status = asyncio.run(Worker(settings, (only,) if only else (ENGINE, NOTIFIER)).run())
+    _leave_threads_behind(status)
+    return status
+
+
+class Worker:
+    """One process: the roles that run in it, and what they share."""
+
+    def __init__(self, settings: Settings, roles: Sequence[str]) -> None:
+        self._settings, self._wanted = settings, roles
+        self._metrics = Metrics()
+        self._roles: list[Role] = []
+        self._stop = asyncio.Event()
+
+    async def run(self) -> int:
+        """Work until told to end; the exit status."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        work = asyncio.ensure_future(self._work())
+        stopping = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait([work, stopping], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not work.done() and not self._roles:
+            work.cancel()  # still waiting for a broker, or for Redis
+        try:
+            await work
+        except asyncio.CancelledError:
+            log.info("told to end before the start was complete")
+        except Exception as error:  # the last line says why
+            log.error("the worker ends: %s", said(error), exc_info=None if isinstance(error, _EXPLAINED) else error)
+            return 1
+        log.info("ended in order")
+        return 0
+
+    async def _work(self) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            await self._serve_health(stack)
+            counts = check_topics(self._settings, await partition_counts(self._settings), self._wanted)
+            cooldowns = await self._cooldowns(stack) if NOTIFIER in self._wanted else None
+            outbox = Outbox(self._settings, self._metrics)
+            await outbox.start()
+            stack.push_async_callback(outbox.stop)
+            roles = []
+            if ENGINE in self._wanted:
+                roles.append(engine(self._settings, counts[ENGINE], outbox, self._metrics))
+            if cooldowns is not None:
+                roles.append(notifier(self._settings, counts[NOTIFIER], outbox, self._metrics, cooldowns, self._stop))
+            self._roles = roles
+            await self._supervise()
+
+    async def _supervise(self) -> None:
+        """Run until told to end, or until a service ends, which none should. Then stop them all, in order."""
+        services = [asyncio.ensure_future(service()) for role in self._roles for service in role.services()]
+        services.append(asyncio.ensure_future(self._settle()))
+        channels = [asyncio.ensure_future(deliver()) for role in self._roles for deliver in role.channels]
+        stopping = asyncio.ensure_future(self._stop.wait())
+        done, _ = await asyncio.wait([*services, *channels, stopping], return_when=asyncio.FIRST_COMPLETED)
+        failed = next((task for task in done if task is not stopping), None)
+        if failed is not None:
+            log.error("stopping: %s", said(failed.exception()))
+        self._stop.set()
+        await asyncio.gather(*[role.stop() for role in self._roles])
+        if channels:
+            await asyncio.wait(channels, timeout=CHANNELS_WITHIN)
+        for task in (*services, *channels, stopping):
+            task.cancel()
+        await asyncio.gather(*services, *channels, stopping, return_exceptions=True)
+        if failed is not None:
+            failed.result()
+            raise CrashedError("a service ended by itself")
+
+    async def _settle(self) -> None:
+        """Once everything is up, keep the garbage collector from walking through all of it again and again."""
+        while not all(role.app.partitions.is_ready for role in self._roles):
+            await asyncio.sleep(0.2)
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*_GC)
+        await asyncio.Event().wait()
+
+    async def _cooldowns(self, stack: contextlib.AsyncExitStack) -> FailOpenCooldowns:
+        cooldowns = open_cooldowns(self._settings)
+        stack.push_async_callback(cooldowns.close)
+        address = self._settings.shown()["TOCSIN_REDIS_URL"]
+        warning = await patiently(cooldowns.check, f"no Redis at {address}", "start one there, or set TOCSIN_REDIS_URL")
+        if warning:
+            log.warning("%s", warning)
+        return cooldowns
+
+    async def _serve_health(self, stack: contextlib.AsyncExitStack) -> None:
+        port = int(self._settings.metrics_port)
+        if not port:
+            return
+        server = HealthServer(port, ready=self._why_not_ready, metrics=self._metrics.text)
+        try:
+            await server.start()
+        except OSError as error:
+            raise StartError(
+                f"port {port} of the loopback is taken ({error.strerror}); set TOCSIN_METRICS_PORT to another one, or to 0 for none"
+            ) from error
+        stack.push_async_callback(server.stop)
+
+    def _why_not_ready(self) -> str | None:
+        if self._stop.is_set():
+            return "stopping"
+        return why_not_ready([role.health() for role in self._roles])
+
+
+def _leave_threads_behind(status: int) -> None:
+    """End the process here if a thread does not: that of a consumer whose broker is gone would keep it alive for ever."""
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and not thread.daemon:
+            thread.join(THREADS_WITHIN)
+            if thread.is_alive():
+                logging.shutdown()
+                os._exit(status)
+
+
+def said(error: BaseException | None) -> str:
+    """The message of an error, or its name where it has none."""
+    if error is None:
+        return "a service ended by itself"
+    text = str(error)
+    return text if isinstance(error, _EXPLAINED) and text else f"{type(error).__name__}: {text}" if text else type(error).__name__
