@@ -72,3 +72,7 @@ def main() -> None:
     Settings come from the environment (TOCSIN_BOOTSTRAP_SERVERS, ...); `tocsin run --help` lists them all.
     No Kafka at hand? `tocsin demo` brings its own.
     """  # noqa: D301 - click reads the escape
+
+
+if __name__ == "__main__":
+    main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import fields
 from typing import Final
 
@@ -46,4 +47,4 @@ def command(only: str | None, log_format: str) -> None:
     configured = settings()
     from streams.runtime import worker  # noqa: PLC0415 - Faust is slow to import, and a wrong setting should not wait for it
 
-    worker.run(configured, only=only, log_format=log_format)
+    raise SystemExit(worker.run(configured, only=only, log_format=log_format))

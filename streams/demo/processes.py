@@ -10,6 +10,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -96,12 +97,13 @@ async def until_ready(name: str, child: subprocess.Popen[bytes], port: int, proc
     await _until(name, child, processes, lambda: fetch(port, "/readyz") is not None)
 
 
-async def _until(name: str, child: subprocess.Popen[bytes], processes: Processes, holds: object) -> None:
+async def _until(name: str, child: subprocess.Popen[bytes], processes: Processes, holds: Callable[[], bool]) -> None:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + START_SECONDS
-    while not await loop.run_in_executor(None, holds):  # type: ignore[arg-type]
-        if child.poll() is not None:
-            raise DemoError(f"{name} ended with status {child.returncode}:\n{processes.said(name)}")
+    while not await loop.run_in_executor(None, holds):
+        status = child.poll()
+        if status is not None:
+            raise DemoError(f"{name} ended with status {status}:\n{processes.said(name)}")
         if loop.time() > deadline:
             raise DemoError(f"{name} did not start within {START_SECONDS:.0f} s:\n{processes.said(name)}")
         await asyncio.sleep(0.1)

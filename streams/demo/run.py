@@ -22,7 +22,7 @@ from streams.demo import traffic
 from streams.demo.processes import (
     HOST, DemoError, Processes, broker_command, fetch, free_port, redis_command, tocsin_command, until_listening, until_ready,
 )  # fmt: skip
-from streams.demo.show import Seen, Show
+from streams.demo.show import Row, Seen, Show
 from streams.topics import ALERTS
 
 PARTITIONS: Final = 4
@@ -69,17 +69,17 @@ class Alerts:
         finally:
             await consumer.stop()
 
-    def find(self, fault: Fault, status: str) -> Seen | None:
-        """The first alert of a fault in that status."""
+    def find(self, fault: Fault, status: str, since: int) -> Seen | None:
+        """The first alert of a fault in that status, among those from number `since` on."""
         wanted = (fault.rule, fault.source, status)
-        return next((seen for seen in self.seen if (seen.alert.rule, seen.alert.source, seen.alert.status) == wanted), None)
+        return next((seen for seen in self.seen[since:] if (seen.alert.rule, seen.alert.source, seen.alert.status) == wanted), None)
 
-    async def wait_for(self, fault: Fault, status: str, seconds: float) -> Seen | None:
+    async def wait_for(self, fault: Fault, status: str, since: int, seconds: float) -> Seen | None:
         """The same, once it arrives; None if it does not."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds), self._arrived:
-                await self._arrived.wait_for(lambda: self.find(fault, status) is not None)
-        return self.find(fault, status)
+                await self._arrived.wait_for(lambda: self.find(fault, status, since) is not None)
+        return self.find(fault, status, since)
 
 
 def run_demo(*, stay: bool) -> int:
@@ -135,10 +135,8 @@ class _Demo:
             try:
                 self._say("clients call three MCP servers: time and files over stdio, vault over streamable HTTP with a bearer token")
                 await asyncio.sleep(CALM)
-                faults = self._faults(time_calls)
-                for fault in faults:
-                    await self._go_through(fault, alerts)
-                status = self._conclude(faults, alerts)
+                rows = [await self._go_through(fault, alerts) for fault in self._faults(time_calls)]
+                status = self._conclude(rows, alerts)
                 if self._stay:
                     self._say(f"staying: broker {HOST}:{self._broker}, metrics http://{HOST}:{self._metrics}/metrics; Ctrl-C ends")
                     await asyncio.Event().wait()
@@ -225,17 +223,19 @@ class _Demo:
             Fault("a server that dies ('time', killed)", "dead-server", "time", kill, revive),
         ]
 
-    async def _go_through(self, fault: Fault, alerts: Alerts) -> None:
+    async def _go_through(self, fault: Fault, alerts: Alerts) -> Row:
+        since = len(alerts.seen)
         self._say(f"FAULT     {fault.name}", "bold")
         await fault.inject()
-        fired = await alerts.wait_for(fault, "firing", FIRE_SECONDS)
+        fired = await alerts.wait_for(fault, "firing", since, FIRE_SECONDS)
         await fault.heal()
-        self._say("healed" if fired else f"no alert within {FIRE_SECONDS:.0f} s; healed", "" if fired else "bold red")
-        if fired:
-            await alerts.wait_for(fault, "resolved", RESOLVE_SECONDS)
+        if fired is None:
+            self._say(f"no alert within {FIRE_SECONDS:.0f} s; healed", "bold red")
+            return fault.name, None, None
+        self._say("HEALED", "bold")
+        return fault.name, fired, await alerts.wait_for(fault, "resolved", since, RESOLVE_SECONDS)
 
-    def _conclude(self, faults: list[Fault], alerts: Alerts) -> int:
-        rows = [(fault.name, alerts.find(fault, "firing"), alerts.find(fault, "resolved")) for fault in faults]
+    def _conclude(self, rows: list[Row], alerts: Alerts) -> int:
         self._show.table(rows)
         missing = [name for name, fired, resolved in rows if fired is None or resolved is None]
         took = sorted(seen.after for seen in alerts.seen)

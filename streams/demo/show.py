@@ -23,6 +23,10 @@ class Seen:
     after: float
 
 
+Row = tuple[str, Seen | None, Seen | None]
+"""A fault by name, and the alerts that fired and resolved."""
+
+
 @dataclass(slots=True)
 class Show:
     """The live view. Lines suit a terminal and a file alike."""
@@ -43,14 +47,14 @@ class Show:
             mark, style = f"RESOLVED  {alert.severity:<8}", "green"
         self.say(f"  {mark}  {alert.message}  ({alert.rule}, {seen.after * 1000:.0f} ms)", style)
 
-    def table(self, rows: list[tuple[str, Seen | None, Seen | None]]) -> None:
+    def table(self, rows: list[Row]) -> None:
         """Per fault the alert that fired and the one that resolved."""
         table = Table("fault", "fired", "resolved", "event to alert", title="what happened", title_justify="left")
         for name, fired, resolved in rows:
             table.add_row(
                 name,
                 f"{fired.alert.rule}: {fired.alert.severity}" if fired else "MISSING",
-                str(resolved.alert.details.get("cause", resolved.alert.reason)) if resolved else "MISSING",
+                f"after {resolved.at - fired.at:.1f} s" if fired and resolved else "MISSING",
                 f"{fired.after * 1000:.0f} ms" if fired else "",
             )
         self.console.print(table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
 from schemas.alert import Reason
 from schemas.time import MICROS
@@ -21,6 +21,7 @@ class Metrics:
     """Every metric of a worker, in a registry of its own."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # a second series of each, which nobody asks for
         self.registry = registry = CollectorRegistry()
 
         def counter(name: str, help: str, *labels: str) -> Counter:

@@ -14,10 +14,16 @@ from schemas.expression import Everything, Predicate
 from schemas.rule import (
     SEVERITIES,
     Condition,
+    Level,
     Rule,
     Ruleset,
+    Severity,
+    Threshold,
+    above,
     absence,
+    below,
     count,
+    equal,
     error_rate,
     event,
     max_of,
@@ -91,13 +97,7 @@ GROUPINGS: Final[tuple[tuple[str, ...], ...]] = (
 FIELDS: Final[tuple[Any, ...]] = (event.dur_us, event.value, event.attributes["load"], event.weight)
 MEASURES: Final = ("count", "rate", "sum", "ratio", "mean", "min", "max", "regression")
 EVERY: Final = (2 * SECOND, SECOND, 3 * SECOND, SECOND // 2, 700_000)
-SEVERAL: Final[tuple[tuple[str, ...], ...]] = (
-    ("warning",),
-    ("warning",),
-    ("warning", "critical"),
-    ("info", "high"),
-    SEVERITIES[:3],
-)
+SEVERAL: Final[tuple[tuple[Severity, ...], ...]] = (("high",), ("warning",), ("info", "critical"), ("info", "high", "critical"))
 LASTING: Final = (0, 0, 0, SECOND, 2_500_000, 5 * SECOND)
 VALUES: Final = {
     "count": (2, 0, 1, 3, 5),
@@ -111,14 +111,16 @@ VALUES: Final = {
 }
 
 
-def a_threshold(pick: Pick, measure: str, *, at_least: bool = True) -> dict[str, Any]:
-    comparison = pick.one(("above", "above", "below", "equal"))
-    said = {"comparison": comparison, "value": pick.one(VALUES[measure])}
-    if comparison == "equal":
-        said["tolerance"] = pick.one((0, 0.5, 1))
-    if at_least and chance(pick, 30):
-        said["at_least"] = pick.one((2, 3, 5))
-    return said
+def a_threshold(pick: Pick, measure: str, *, at_least: bool = True) -> Threshold:
+    value = pick.one(VALUES[measure])
+    enough = pick.one((2, 3, 5)) if at_least and chance(pick, 30) else 0
+    match pick.one(("above", "above", "below", "equal")):
+        case "above":
+            return above(value, at_least=enough)
+        case "below":
+            return below(value, at_least=enough)
+        case _:
+            return equal(value, tolerance=pick.one((0, 0.5, 1)), at_least=enough)
 
 
 def a_measure(pick: Pick, every: int) -> Any:
@@ -175,13 +177,12 @@ def a_life(pick: Pick, every: int) -> dict[str, Any]:
 
 def some_levels(pick: Pick, measure: str) -> dict[str, Any]:
     severities = pick.one(SEVERAL)
-    levels = [{"severity": severity, "when": a_threshold(pick, measure)} for severity in severities]
-    if len(levels) > 1 and chance(pick, 70):
+    thresholds = [a_threshold(pick, measure) for _ in severities]
+    if len(thresholds) > 1 and chance(pick, 70):
         # The usual kind: the higher the severity, the higher the number.
-        values = sorted(float(level["when"]["value"]) for level in levels)
-        levels = [level | {"when": {"comparison": "above", "value": value}} for level, value in zip(levels, values, strict=True)]
-    recover = a_threshold(pick, measure, at_least=False) if chance(pick, 30) else None
-    return {"levels": levels, "recover": recover}
+        thresholds = [above(number) for number in sorted(threshold.value for threshold in thresholds)]
+    levels = [Level(severity=severity, when=threshold) for severity, threshold in zip(severities, thresholds, strict=True)]
+    return {"levels": levels, "recover": a_threshold(pick, measure, at_least=False) if chance(pick, 30) else None}
 
 
 def a_rule(pick: Pick, name: str) -> Rule:

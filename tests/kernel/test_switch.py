@@ -152,6 +152,15 @@ def test_a_pending_episode_whose_level_is_gone_ends(fold: Fold) -> None:
     assert found[0].started_at == micros(0)
 
 
+def test_a_pending_episode_whose_level_is_gone_ends_at_the_next_judgement(fold: Fold) -> None:
+    """At 1 s there are two rows, too few for the new level to be known; at 1.5 s it opens an episode of its own."""
+    before = rule(measure=max_of("dur_us"), over="10s", warning=above(10), hold_for="2s")
+    after = edited(before, levels=[{"severity": "high", "when": above(10, at_least=3)}])
+    found = fold(log([before], row(0, dur_us=20), [after], row(1, dur_us=0), row(1.5, dur_us=0), row(3.5, dur_us=0))).transitions
+    assert lines(found) == drawn("3.5 r files fired high 20")
+    assert found[0].started_at == micros(1.5)
+
+
 def test_nothing_is_judged_at_a_switch(fold: Fold) -> None:
     before = rule(warning=above(99))
     after = edited(before, levels=[WARNING | {"when": above(0)}])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
 
 
 def make_server(control: Path) -> MCPServer[Any]:
@@ -23,7 +24,7 @@ def make_server(control: Path) -> MCPServer[Any]:
     def read_file(path: str) -> str:
         """The content of a file."""
         if told().get("fail"):
-            raise OSError("the disk does not answer")
+            raise ToolError("the disk does not answer")
         return f"content of {path}"
 
     @server.tool()
