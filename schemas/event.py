@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, 
 from pydantic.types import StringConstraints
 
 from schemas.strict_json import MAX_INTEGER, strict_loads
-from schemas.time import TimestampError, to_micros
+from schemas.time import TimestampError, to_event_time
 
 MAX_TEXT: Final = 256
 MAX_ATTRIBUTES: Final = 32
@@ -37,7 +37,7 @@ Attributes = Annotated[dict[Name, Text | StrictBool | Integer | Number], Field(m
 
 def _timestamp(value: Any) -> int:
     try:
-        return to_micros(value)
+        return to_event_time(value)
     except TimestampError as error:
         raise ValueError(str(error)) from None
 
@@ -51,7 +51,7 @@ class Event(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     # What every event has.
-    ts: Timestamp = Field(description="Event time: integer microseconds since the epoch, or RFC 3339 text.")
+    ts: Timestamp = Field(description="Event time, after 1999: integer microseconds since the epoch, or RFC 3339 text.")
     kind: Kind = Field(description="What was observed; decides which of the other fields are filled.")
     service: Name = Field(description="Name of the MCP server, the second half of the partition key.")
     tenant: Name = Field(default="default", description="Who the server belongs to, the first half of the partition key.")

@@ -11,6 +11,8 @@ from pydantic import BeforeValidator
 MICROS: Final = 1_000_000
 MAX_DURATION: Final = 3_650 * 86_400 * MICROS
 MAX_TIMESTAMP: Final = 253_402_300_799_999_999  # the last microsecond of the year 9999
+MIN_EVENT_TIME: Final = 946_684_800_000_000
+"""2000-01-01. No event is older: what says so is given in seconds or milliseconds, and windows reach back before it."""
 _UNITS: Final = {"ms": 1_000, "s": MICROS, "m": 60 * MICROS, "h": 3_600 * MICROS, "d": 86_400 * MICROS}
 _RFC3339: Final = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _DURATION: Final = re.compile(r"(\d{1,15})(ms|s|m|h|d)", re.ASCII)
@@ -40,6 +42,14 @@ def to_micros(value: Any) -> int:
         raise TimestampError("a time is integer microseconds since the epoch or RFC 3339 text with a zone")
     if not 0 <= micros <= MAX_TIMESTAMP:
         raise TimestampError("a time lies between 1970 and 9999; is it given in microseconds?")
+    return micros
+
+
+def to_event_time(value: Any) -> int:
+    """`to_micros` for the time of an event, which also lies after 1999. Raises TimestampError."""
+    micros = to_micros(value)
+    if micros < MIN_EVENT_TIME:
+        raise TimestampError("the time of an event lies after 1999; is it given in microseconds?")
     return micros
 
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from schemas.control import HEADER, Forward, RulesetRecord, Tick, is_signed, parse_control, sign
 from schemas.dead_letter import DeadReason, Stage, dead_letter_headers
 from schemas.event import Event
-from schemas.time import MICROS, TimestampError, to_micros
+from schemas.time import MICROS, TimestampError, to_event_time
 from streams.kernel.columns import Chunk, Columns, Int, Origin, Step, SwitchStep, TickStep
 from streams.partitioner import event_key, partition_of
 from streams.records import Incoming, Outgoing
@@ -281,7 +281,7 @@ def _times(events: list[Any], problem_at: _Where) -> list[int]:
         for row, time in enumerate(times):
             if isinstance(time, str):
                 try:
-                    times[row] = events[row].ts = to_micros(time)
+                    times[row] = events[row].ts = to_event_time(time)
                 except TimestampError as error:
                     times[row] = 0
                     problem_at.add(row, DeadReason.ILL_TYPED, str(error))

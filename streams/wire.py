@@ -17,6 +17,7 @@ from schemas import event as contract
 from schemas.dead_letter import DeadReason, Stage
 from schemas.event import MAX_ATTRIBUTES, MAX_NUMBER, MAX_TEXT, MAX_WEIGHT
 from schemas.strict_json import OutOfRangeError, strict_loads
+from schemas.time import MIN_EVENT_TIME
 
 FAILURES: Final = (ValueError, TypeError, OverflowError, RecursionError, MemoryError)
 """What parsing raises, whatever the bytes are. The errors of msgspec and of pydantic are ValueErrors."""
@@ -141,7 +142,7 @@ _TYPES: Final[tuple[tuple[Any, Any], ...]] = (
     (contract.Number, _NUMBER),
     (contract.Weight, Annotated[int, Meta(ge=1, le=MAX_WEIGHT)]),
     (contract.Attributes, Annotated[dict[_NAME, _TEXT | bool | _INTEGER | _NUMBER], Meta(max_length=MAX_ATTRIBUTES)]),
-    (contract.Timestamp, Annotated[int, Meta(ge=0, le=MAX_NUMBER)] | Annotated[str, Meta(max_length=_MAX_TIME_TEXT)]),
+    (contract.Timestamp, Annotated[int, Meta(ge=MIN_EVENT_TIME, le=MAX_NUMBER)] | Annotated[str, Meta(max_length=_MAX_TIME_TEXT)]),
     (StrictBool, bool),
     *((words, words) for words in (contract.Kind, contract.Outcome, contract.Fault, contract.Side)),
 )

@@ -24,6 +24,7 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 NOT_HERE: Final = {
     "make demo": "tests/e2e runs it",
     "make test": "it runs this test",
+    "make check": "`make test` runs it before the tests",
 }
 FOREVER: Final = ("tocsin run",)
 WITHIN: Final = 90

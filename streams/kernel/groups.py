@@ -268,10 +268,7 @@ class RuleGroups:
             if episode is None:
                 continue
             since = tuple(None if place is None else episode.since[place] for place in places)
-            if isinstance(episode, Pending):
-                group.episode = Pending(episode.opening, since, episode.baseline)
-            else:
-                group.episode = replace(episode, since=since)
+            group.episode = replace(episode, since=since)
             self._dirty_groups.add(group.key)
         self.plan = plan
 
@@ -333,8 +330,9 @@ def encode_group(group: Group) -> bytes:
     if episode is not None:
         opening = episode.opening
         held += [(opening.offset, opening.index, opening.opened_at), episode.since, None if episode.baseline is None else (*divmod(episode.baseline[0], _LIMB), episode.baseline[1])]
+        held += [episode.valued_at]
     if isinstance(episode, Firing):
-        held += [episode.rank, episode.valued_at, episode.recovering, episode.ordinal]
+        held += [episode.rank, episode.recovering, episode.ordinal]
     return msgspec.msgpack.encode(held)
 
 
@@ -343,11 +341,11 @@ def decode_group(key: Key, value: bytes) -> Group:
     first_at, last_at, *held = msgspec.msgpack.decode(value)
     episode: Episode | None = None
     if held:
-        opening, since, limbs, *firing = held
+        opening, since, limbs, valued_at, *firing = held
         baseline = None if limbs is None else (limbs[0] * _LIMB + limbs[1], limbs[2])
-        episode = Pending(Opening(*opening), tuple(since), baseline)
+        episode = Pending(Opening(*opening), tuple(since), valued_at, baseline)
         if firing:
-            rank, valued_at, recovering, ordinal = firing
+            rank, recovering, ordinal = firing
             episode = Firing(episode.opening, episode.since, rank, valued_at, recovering, ordinal, baseline)
     return Group(key, first_at, last_at, episode)
 

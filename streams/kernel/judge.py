@@ -9,7 +9,7 @@ from typing import Any, Final
 from schemas.number import SCALE, exact_fixed
 from schemas.rule import SEVERITIES, Count, Max, Mean, Min, Rate, Ratio, Regression, Rule, Sum, Threshold, fingerprint_of_aggregate
 from streams.kernel.aggregates import Aggregate, Value, reach, result
-from streams.kernel.lifecycle import Episode, Firing, Timing, Verdict
+from streams.kernel.lifecycle import Episode, Firing, Pending, Timing, Verdict
 
 _QUANTITIES: Final = (Count, Rate, Sum)
 
@@ -139,6 +139,8 @@ class Plan:
 
         `before` is the judged window without them. Full-only thresholds are unknown at rows and change nothing there.
         """
+        if isinstance(episode, Pending) and all(start is None for start in episode.since):
+            return False  # a deploy took its levels away: it ends at the next judgement
         within = reach(self.measure, before, added, self.over, baseline)
         levels = tuple(self._throughout(level, before, added, within) for level in self.levels)
         if any(level == "depends" for level in levels):

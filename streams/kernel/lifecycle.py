@@ -52,6 +52,7 @@ class Pending:
 
     opening: Opening
     since: tuple[int | None, ...]
+    valued_at: int
     baseline: tuple[int, int] | None = None
 
 
@@ -105,7 +106,7 @@ def advance(
     if episode is None:
         if True not in judgement.levels:
             return None, None
-        episode = Pending(opening, (None,) * len(judgement.levels), baseline)
+        episode = Pending(opening, (None,) * len(judgement.levels), judgement.at, baseline)
     since = tuple(_since(before, verdict, judgement.at) for before, verdict in zip(episode.since, judgement.levels, strict=True))
     ripe = max(
         (
@@ -118,9 +119,10 @@ def advance(
     if isinstance(episode, Pending):
         if ripe >= 0:
             return Firing(episode.opening, since, timing.ranks[ripe], judgement.at, baseline=episode.baseline), Fired(ripe)
-        if all(start is None for start in since):
+        if all(start is None for start in since) or _is_without_data(episode.valued_at, judgement, timing):
             return None, None
-        return (episode if since == episode.since else replace(episode, since=since)), None
+        after = Pending(episode.opening, since, _valued_at(episode.valued_at, judgement), episode.baseline)
+        return (episode if after == episode else after), None
     return _advance_firing(episode, since, ripe, judgement, timing)
 
 
@@ -132,11 +134,26 @@ def _since(before: int | None, verdict: Verdict, at: int) -> int | None:
     return at if before is None else before
 
 
+def _is_known(judgement: Judgement) -> bool:
+    return any(verdict is not None for verdict in judgement.levels)
+
+
+def _is_without_data(valued_at: int, judgement: Judgement, timing: Timing) -> bool:
+    """Whether an open episode has had no data for so long that it ends."""
+    if not judgement.boundary or (_is_known(judgement) and not timing.ends_in_silence):
+        return False
+    return judgement.at - (judgement.silent_since if timing.ends_in_silence else valued_at) >= timing.no_data_after
+
+
+def _valued_at(before: int, judgement: Judgement) -> int:
+    return judgement.at if judgement.boundary and _is_known(judgement) else before
+
+
 def _advance_firing(
     episode: Firing, since: tuple[int | None, ...], ripe: int, judgement: Judgement, timing: Timing
 ) -> tuple[Episode | None, Outcome]:
     outcome: Outcome = None
-    rank, ordinal, recovering, valued_at = episode.rank, episode.ordinal, episode.recovering, episode.valued_at
+    rank, ordinal, recovering = episode.rank, episode.ordinal, episode.recovering
     if ripe >= 0 and timing.ranks[ripe] > rank:
         rank, ordinal, outcome = timing.ranks[ripe], ordinal + 1, Raised(ripe)
     if judgement.recovered is False:
@@ -145,12 +162,8 @@ def _advance_firing(
         recovering = judgement.at if recovering is None else recovering
         if judgement.at - recovering >= timing.keep_firing_for:
             return None, Resolved(Reason.RECOVERED)
-    known = any(verdict is not None for verdict in judgement.levels)
-    if judgement.boundary:
-        since_value = judgement.at - (judgement.silent_since if timing.ends_in_silence else valued_at)
-        if (timing.ends_in_silence or not known) and since_value >= timing.no_data_after:
-            return None, Resolved(Reason.NO_DATA)
-        if known:
-            valued_at = judgement.at
+    if _is_without_data(episode.valued_at, judgement, timing):
+        return None, Resolved(Reason.NO_DATA)
+    valued_at = _valued_at(episode.valued_at, judgement)
     after = Firing(episode.opening, since, rank, valued_at, recovering, ordinal, episode.baseline)
     return (episode if after == episode else after), outcome

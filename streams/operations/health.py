@@ -82,7 +82,11 @@ class HealthServer:
                 return "200 OK", _TEXT, b"alive\n"
             case "/readyz":
                 reason = self._ready()
-                return ("200 OK", _TEXT, b"ready\n") if reason is None else ("503 Service Unavailable", _TEXT, f"{reason}\n".encode())
+                return (
+                    ("200 OK", _TEXT, b"ready\n")
+                    if reason is None
+                    else ("503 Service Unavailable", _TEXT, f"{reason}\n".encode())
+                )
             case "/metrics":
                 return "200 OK", _METRICS, self._metrics()
             case _:

@@ -40,7 +40,9 @@ class Metrics:
         self.checkpoints = histogram("checkpoint_seconds", "Duration of a checkpoint.", _CHECKPOINT, "role")
         self.checkpoint_bytes = counter("checkpoint_bytes", "Keys and values written to changelogs.", "role")
         self.owned = gauge("partitions_owned", "Partitions that are open here.", "role")
-        self.lag = gauge("consumer_lag_records", "Records between what was folded and the end of the partition.", "role", "partition")
+        self.lag = gauge(
+            "consumer_lag_records", "Records between what was folded and the end of the partition.", "role", "partition"
+        )
         self.gaps = counter("missing_records", "Records that the log no longer had when they were to be read.", "role")
         # The engine.
         self.events = counter("events", "Events that were decoded.")
@@ -54,7 +56,9 @@ class Metrics:
         self.judged = counter("rules_judged", "Judgements of a rule for a group.")
         self.transitions = counter("transitions", "Decisions of the engine.", "reason")
         self.stream_lag = gauge("stream_time_lag_seconds", "Time of day less stream time.", "partition")
-        self.unreadable_rulesets = counter("unreadable_rulesets", "Documents of rules and rulesets that could not be read or found.")
+        self.unreadable_rulesets = counter(
+            "unreadable_rulesets", "Documents of rules and rulesets that could not be read or found."
+        )
         self.waiting = gauge("waiting_for_ruleset", "1 while a partition waits for the documents of a ruleset.", "partition")
         self.ticks = counter("ticks", "Tick records that were appended.")
         # The notifier.
@@ -69,7 +73,9 @@ class Metrics:
         self.notifications = counter("notifications", "Alerts that a channel is done with.", "channel", "result")
         self.retries = counter("notification_retries", "Attempts of a channel that will be repeated.", "channel")
         self.in_flight = gauge("notifications_in_flight", "Alerts that a channel has read and is not done with.", "channel")
-        self.delivery = histogram("notification_seconds", "From the dispatch of an alert to its end in a channel.", _ALERT, "channel")
+        self.delivery = histogram(
+            "notification_seconds", "From the dispatch of an alert to its end in a channel.", _ALERT, "channel"
+        )
 
     def text(self) -> bytes:
         """All of them, as Prometheus reads them."""

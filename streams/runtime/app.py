@@ -69,7 +69,14 @@ class RoleApp(faust.App):  # type: ignore[misc]  # Faust's classes are untyped t
 
 
 def build_app(
-    settings: Settings, role: str, restore: Restore, *, partitions: int, outbox: Outbox, metrics: Metrics, source: str | None = None
+    settings: Settings,
+    role: str,
+    restore: Restore,
+    *,
+    partitions: int,
+    outbox: Outbox,
+    metrics: Metrics,
+    source: str | None = None,
 ) -> RoleApp:
     """The app of `role`: reads `source`, by default the topic of the role, which has so many `partitions`.
 

@@ -158,4 +158,3 @@ class Partition:
             self._table.commit_batch(self.number, items, offset)
         self._marker, self._dirty_since = marker, None
         self._saved(self.number, marker, sum(len(key) + len(value or b"") for key, value in items), self._clock() - began)
-

@@ -98,7 +98,7 @@ class EngineFold:
             *(forward.outgoing(self._source) for forward in decoded.forwards),
         ]
 
-    async def wake(self, now: int) -> Sequence[Outgoing]:  # noqa: ARG002 - time passes by records alone
+    async def wake(self, now: int) -> Sequence[Outgoing]:
         """Nothing becomes due without a record."""
         return ()
 

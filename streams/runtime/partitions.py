@@ -50,7 +50,14 @@ class Partitions:
     """Claims, opens, feeds, saves and drops partitions. `failure` ends with an error that the worker cannot go on after."""
 
     def __init__(
-        self, role: str, restore: Restore, *, journal: Claims, sender: Sender, metrics: Metrics, marked: Callable[[int, int], None]
+        self,
+        role: str,
+        restore: Restore,
+        *,
+        journal: Claims,
+        sender: Sender,
+        metrics: Metrics,
+        marked: Callable[[int, int], None],
     ) -> None:
         self.role = role
         self.assigned: frozenset[int] = frozenset()
@@ -83,7 +90,9 @@ class Partitions:
         for number in partitions:
             held, needed = table.changelog_offset(number), max(ends[number] - 1, barriers.get(number, -1))
             if (-1 if held is None else held) < needed:
-                raise NotRecoveredError(f"{self.role}: partition {number} is recovered to changelog offset {held}, not to {needed}")
+                raise NotRecoveredError(
+                    f"{self.role}: partition {number} is recovered to changelog offset {held}, not to {needed}"
+                )
             try:
                 fold = await self._restore(number, table.items(number), abandoned)
             except AbandonedError:
@@ -199,5 +208,3 @@ def spans(numbers: Sequence[int]) -> str:
         return "no partitions"
     text = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
     return f"partition{'s' if len(numbers) > 1 else ''} {text}"
-
-

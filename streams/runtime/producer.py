@@ -124,7 +124,9 @@ class Changelog:
         now = time.time_ns() // 1_000_000
         for key, value in items:
             if batch.append(key=key, value=value, timestamp=now) is None:
-                raise BatchTooLargeError(f"{len(items)} items of partition {partition} exceed a batch of {CHECKPOINT_LIMIT} bytes")
+                raise BatchTooLargeError(
+                    f"{len(items)} items of partition {partition} exceed a batch of {CHECKPOINT_LIMIT} bytes"
+                )
         batch.close()
         try:
             metadata = await (await producer.send_batch(batch, self.topic, partition=partition))

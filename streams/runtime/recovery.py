@@ -144,7 +144,14 @@ class _Reading:
         tables: Restored,
         moved: Callable[[], None],
     ) -> None:
-        self._consumer, self._role, self._places, self._begins, self._ends, self._tables = consumer, role, places, begins, ends, tables
+        self._consumer, self._role, self._places, self._begins, self._ends, self._tables = (
+            consumer,
+            role,
+            places,
+            begins,
+            ends,
+            tables,
+        )
         self._moved = moved
         self._checked: set[TopicPartition] = set()
         self._left: set[TopicPartition] = set()
@@ -178,7 +185,9 @@ class _Reading:
             self._tables.put_aside(number, f"it holds changelog offset {held}, and the changelog ends at {end - 1}")
             held = None
         if held is not None and held < self._begins[place] - 1:
-            self._tables.put_aside(number, f"it ends at changelog offset {held}, and the changelog begins at {self._begins[place]}")
+            self._tables.put_aside(
+                number, f"it ends at changelog offset {held}, and the changelog begins at {self._begins[place]}"
+            )
             held = None
         # The last record that the table holds is read once more, to see whether it is the same log.
         start = self._begins[place] if held is None else max(held, self._begins[place])
@@ -215,5 +224,3 @@ class _Reading:
         total = sum(self._ends[place] - self._begins[place] for place in self._places)
         left = sum([self._ends[place] - await self._consumer.position(place) for place in self._left])
         log.info("%s: recovering, %d of %d changelog records read", self._role, total - left, total)
-
-

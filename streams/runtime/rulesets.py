@@ -15,7 +15,6 @@ from streams.ruleset_log import RulesetLog
 from streams.settings import Settings
 from streams.topic_reader import TopicReader
 
-
 log = logging.getLogger("tocsin.runtime")
 
 WAIT: Final = 60.0
@@ -117,5 +116,3 @@ class Rulesets:
         self._broken.add(id)
         self._unreadable()
         log.error("rules: ruleset %s cannot be read by this version: %s; the one before stays active", id, why)
-
-

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 log = logging.getLogger("tocsin.runtime")
 
 SCHEME: Final = "tocsin-rocksdb"
-OPTIONS: Final = {"block_cache_size": 16 << 20, "write_buffer_size": 16 << 20, "max_write_buffer_number": 2, "max_open_files": 256}
+OPTIONS: Final = {
+    "block_cache_size": 16 << 20,
+    "write_buffer_size": 16 << 20,
+    "max_write_buffer_number": 2,
+    "max_open_files": 256,
+}
 """Small, since all state is in memory as well: the table is read once, when its partition is opened."""
 
 

@@ -29,7 +29,11 @@ class Ticker:
         """
         now = self._clock()
         self._seen = {partition: seen for partition, seen in self._seen.items() if partition in applied}
-        due = [partition for partition, offset in applied.items() if self._is_idle(partition, offset, now) and lag.get(partition) == 0]
+        due = [
+            partition
+            for partition, offset in applied.items()
+            if self._is_idle(partition, offset, now) and lag.get(partition) == 0
+        ]
         for partition in due:
             self._seen[partition] = applied[partition], now
             await self._send(tick(partition))
@@ -46,5 +50,3 @@ class Ticker:
 def tick(partition: int) -> Outgoing:
     """A tick for `partition` of the event topic."""
     return Outgoing(EVENTS.name, None, b"", ((HEADER, _TICK),), partition)
-
-

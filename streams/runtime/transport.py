@@ -66,7 +66,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Fa
 
     app: RoleApp
 
-    def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:  # noqa: ARG002 - the signature is Faust's
+    def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
         conf = self.app.conf
         self._assignor = self.app.assignor
         return AIOKafkaConsumer(
@@ -139,7 +139,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
 
     # --- chunks ----------------------------------------------------------------------------------------------------
 
-    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:  # noqa: ASYNC109 - the signature is Faust's
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
         """One message per partition that was fetched."""
         fetched, active = await self._wait_next_records(timeout)
         generation = self.app.consumer_generation_id
@@ -165,7 +165,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
                 ),
             )  # fmt: skip
 
-    async def _wait_next_records(self, timeout: float) -> tuple[Fetched, set[TP] | None]:  # noqa: ASYNC109 - the signature is Faust's
+    async def _wait_next_records(self, timeout: float) -> tuple[Fetched, set[TP] | None]:
         """Fetch when the agent is nearly idle."""
         while len(self._outstanding) > MAX_OUTSTANDING and self.flow_active and not self.should_stop:
             self._progress.clear()

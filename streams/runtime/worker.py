@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from streams.notifier.cooldown import CooldownError, FailOpenCooldowns, open_cooldowns
@@ -92,13 +92,16 @@ class Worker:
             outbox = Outbox(self._settings, self._metrics)
             await outbox.start()
             stack.push_async_callback(outbox.stop)
-            roles = []
-            if ENGINE in self._wanted:
-                roles.append(engine(self._settings, counts[ENGINE], outbox, self._metrics))
-            if cooldowns is not None:
-                roles.append(notifier(self._settings, counts[NOTIFIER], outbox, self._metrics, cooldowns, self._stop))
-            self._roles = roles
+            self._roles = self._build(counts, outbox, cooldowns)
             await self._supervise()
+
+    def _build(self, counts: Mapping[str, int], outbox: Outbox, cooldowns: FailOpenCooldowns | None) -> list[Role]:
+        roles = []
+        if ENGINE in self._wanted:
+            roles.append(engine(self._settings, counts[ENGINE], outbox, self._metrics))
+        if cooldowns is not None:
+            roles.append(notifier(self._settings, counts[NOTIFIER], outbox, self._metrics, cooldowns, self._stop))
+        return roles
 
     async def _supervise(self) -> None:
         """Run until told to end, or until a service ends, which none should. Then stop them all, in order."""

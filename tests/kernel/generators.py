@@ -43,8 +43,9 @@ _T = TypeVar("_T")
 
 SERVICES: Final = ("files", "mail")
 TOOLS: Final = ("read", "read", "write", None)
-REGIONS: Final[tuple[Any, ...]] = (None, None, None, None, "eu", "1", 1, 1.0, True)
-NUMBERS: Final[tuple[Any, ...]] = (0, 1, 2, 3, 5, 0.1, 0.25, -1, -0.5, 3.000000001, 2**53)
+REGIONS: Final[tuple[Any, ...]] = (None, None, None, None, "eu", "1", 1, 1.0, True, "", 'é"\n')
+NUMBERS: Final[tuple[Any, ...]] = (0, 1, 2, 3, 5, 0.1, 0.25, -1, -0.5, 3.000000001)
+EXTREMES: Final[tuple[Any, ...]] = (2**53, -(2**53), 0.000000001, 123456.123456789)
 LOADS: Final[tuple[Any, ...]] = (*NUMBERS, None, True, False, "3")
 """What an attribute may hold where a rule expects a number."""
 
@@ -253,21 +254,22 @@ def a_row(pick: Pick, now: int) -> Row:
         "service": pick.one(SERVICES),
         "tool": pick.one(TOOLS),
         "kind": pick.one(("operation", "operation", "operation", "metric", "security")),
-        "dur_us": pick.one((1, 0, 2, 3, 4, 6, None, 2**53)),
+        "dur_us": pick.one((1, 0, 2, 3, 4, 6, None)),
         "outcome": pick.one(("ok", "timeout", None)),
     }
     if fields["kind"] == "metric":
         fields |= {"name": pick.one(("temperature", "other")), "value": pick.one((1.0, 2.0, 0.1, -3.0, None))}
     if fields["kind"] == "security":
         fields |= {"result": pick.one(("fail", "ok")), "action": pick.one(("authn", "violation"))}
-    attributes = {name: value for name, value in (("load", pick.one(LOADS)), ("region", pick.one(REGIONS))) if value is not None}
+    load = pick.one(EXTREMES if chance(pick, 3) else LOADS)
+    attributes = {name: value for name, value in (("load", load), ("region", pick.one(REGIONS))) if value is not None}
     ts = now + (pick.one(FAR) if chance(pick, 6) else pick.one(NEAR) if chance(pick, 30) else 0)
     if chance(pick, 20):
         ts = ts // SECOND * SECOND
     origin = None
     if chance(pick, 15):
         origin = Origin(pick.number(0, 1), pick.number(0, 6), pick.number(0, 1))
-    weight = pick.one((1, 1, 1, 1, 2, 3, 10))
+    weight = 1_000_000 if chance(pick, 1) else pick.one((1, 1, 1, 1, 2, 3))
     return Row(ts, fields | {"attributes": attributes}, weight, not chance(pick, 5), origin)
 
 

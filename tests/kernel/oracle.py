@@ -150,8 +150,6 @@ class Oracle:
         """Sections 2 and 4: move stream time, and judge every group at every boundary that it crosses."""
         before, after = self.stream_time, max(self.stream_time, candidate)
         self.stream_time = after
-        if before == 0:
-            return
         for state in self.states.values():
             every = state.rule.every
             boundary = (before // every + 1) * every

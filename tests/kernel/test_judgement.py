@@ -23,8 +23,17 @@ def test_a_jump_judges_every_boundary_that_it_crosses(fold: Fold) -> None:
     assert [each.details["offset"] for each in found.transitions] == [2, 4]
 
 
-def test_the_first_move_of_time_crosses_no_boundary(fold: Fold) -> None:
+def test_the_first_move_of_time_passes_in_silence(fold: Fold) -> None:
     assert timed(fold, [rule(warning=above(0))], row(0)) == drawn("0 r files fired warning 1")
+
+
+def test_a_jump_over_years_ends_what_was_open_and_then_passes_in_silence(fold: Fold) -> None:
+    quiet = Rule(name="quiet", condition=absence(for_="4s", every="2s", no_data_after="9s"))
+    years = 3 * 365 * 86_400
+    assert timed(fold, [quiet, rule()], row(0), row(years), tick(years + 4)) == drawn("""
+        6        quiet files fired   warning 0
+        10       quiet files no_data warning -
+    """)
 
 
 def test_a_row_on_a_boundary_is_counted_after_the_boundary_was_judged(fold: Fold) -> None:

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterable, Sequence
 
 from streams.records import Incoming, Outgoing
+from streams.topics import TRANSITIONS
 
 _CELL = struct.Struct("<qq")
 _MARKER = struct.Struct("<q")
@@ -15,7 +16,7 @@ _MARKER = struct.Struct("<q")
 class CountingFold:
     """Counts records and adds up their values (decimal text), by key; every hundredth of a key sends its count."""
 
-    def __init__(self, items: Iterable[tuple[bytes, bytes]] = (), topic: str = "out") -> None:
+    def __init__(self, items: Iterable[tuple[bytes, bytes]] = (), topic: str = TRANSITIONS.name) -> None:
         held = dict(items)
         self.topic = topic
         self.applied: int = _MARKER.unpack(held.pop(b"m"))[0] if b"m" in held else -1

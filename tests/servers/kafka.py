@@ -128,7 +128,7 @@ class KafkaServer(Server):
             return apart.submit(asyncio.run, _has_broker(self.bootstrap)).result()
 
     def _format(self) -> None:
-        identity = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        identity = "K" + urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]  # one with "-" first reads as an option
         command = ["java", *_FAST_START, "-cp", f"{self._lib}/*", "kafka.tools.StorageTool", "format", "--standalone"]
         command += ["--cluster-id", identity, "--config", str(self._properties)]
         for name, password in self._users.items():

@@ -1,6 +1,6 @@
 """The mean duration of a tool exceeds 0.25 s."""
 
-from schemas.rule import Rule, event, metric_threshold
+from schemas.rule import Rule, below, event, metric_threshold
 
 slow_tool = Rule(
     name="slow-tool",
@@ -9,6 +9,7 @@ slow_tool = Rule(
         select=event.method == "tools/call",
     ),
     severity="warning",
+    recover=below(150_000),
     cooldown="10s",
     summary="{tool} on '{service}' takes {value:,.0f} µs on average",
 )  # fmt: skip

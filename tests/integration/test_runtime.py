@@ -1,0 +1,372 @@
+"""The runtime on a real broker: exact after kills, takeovers and lost disks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaProducer
+
+from streams.operations.metrics import Metrics
+from streams.records import Outgoing
+from streams.runtime.producer import Changelog, FencedError, Outbox
+from streams.runtime.recovery import recover
+from streams.settings import Settings, variable
+from streams.topic_reader import TopicReader
+from streams.topics import ENGINE, EVENTS, TRANSITIONS, changelog_name
+from tests.command import ROOT, environment
+from tests.conftest import Topics
+
+pytestmark = pytest.mark.integration
+
+PARTITIONS = 4
+KEYS = 50
+WITHIN = 60.0
+_CELL = struct.Struct("<qq")
+
+
+@dataclass
+class Worker:
+    """A counting worker as a process of its own."""
+
+    settings: Settings
+    folder: Path
+    process: subprocess.Popen[bytes] | None = None
+    started: int = 0
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "worker.log"
+
+    def start(self) -> None:
+        self.folder.mkdir(exist_ok=True, parents=True)
+        names = Settings.__dataclass_fields__
+        variables = {variable(name): getattr(self.settings, name) for name in names if getattr(self.settings, name)}
+        variables["TOCSIN_DATA_DIR"] = str(self.folder / "data")
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.runtime.counting_worker"],
+                cwd=ROOT,
+                env=environment(variables),
+                stdout=log,
+                stderr=log,
+            )
+        self.started += 1
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def lose_disk(self) -> None:
+        shutil.rmtree(self.folder / "data", ignore_errors=True)
+
+    async def stop(self) -> int:
+        assert self.process is not None
+        self.process.terminate()
+        return await self.ended()
+
+    async def ended(self) -> int:
+        assert self.process is not None
+        await until(lambda: self.process is not None and self.process.poll() is not None, f"{self.log} to end")
+        status: int = self.process.returncode
+        return status
+
+    def said(self, text: str) -> bool:
+        return self.log.exists() and text in self.log.read_text()
+
+
+async def until(condition: Callable[[], bool], what: str, within: float = WITHIN) -> None:
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {within:.0f} s for {what}"
+        await asyncio.sleep(0.05)
+
+
+@dataclass
+class Load:
+    """Records on the event topic, and what they add up to."""
+
+    topic: str
+    producer: AIOKafkaProducer
+    counts: Counter[tuple[int, bytes]] = field(default_factory=Counter)
+    sums: Counter[tuple[int, bytes]] = field(default_factory=Counter)
+    random: random.Random = field(default_factory=lambda: random.Random(7))
+
+    async def send(self, number: int) -> None:
+        for _ in range(number):
+            partition, key, value = (
+                self.random.randrange(PARTITIONS),
+                b"key-%d" % self.random.randrange(KEYS),
+                self.random.randrange(1000),
+            )
+            await self.producer.send(self.topic, b"%d" % value, key=key, partition=partition)
+            self.counts[partition, key] += 1
+            self.sums[partition, key] += value
+        await self.producer.flush()
+
+    async def send_for(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            await self.send(200)
+            await asyncio.sleep(0.01)
+
+    def sent(self) -> int:
+        return self.counts.total()
+
+    def cells(self) -> dict[tuple[int, bytes], tuple[int, int]]:
+        return {key: (count, self.sums[key]) for key, count in self.counts.items()}
+
+
+@pytest.fixture
+async def load(settings: Settings, topics: Topics) -> AsyncIterator[Load]:
+    await topics.create(partitions=PARTITIONS)
+    producer = AIOKafkaProducer(**settings.kafka_client(), linger_ms=2)
+    await producer.start()
+    yield Load(settings.topic_prefix + EVENTS.name, producer)
+    await producer.stop()
+
+
+@contextlib.contextmanager
+def _ended(*workers: Worker) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        for worker in workers:
+            if worker.process is not None and worker.process.poll() is None:
+                worker.process.send_signal(signal.SIGCONT)
+                worker.kill()
+
+
+async def saved(settings: Settings) -> dict[tuple[int, bytes], tuple[int, int]]:
+    """What the changelog says: the last record of each key."""
+    cells: dict[tuple[int, bytes], tuple[int, int]] = {}
+    async with TopicReader(settings.kafka_client(), changelog_name(settings.group, ENGINE)) as reader:
+        async for record in reader.to_end():
+            assert record.key is not None
+            if record.key.startswith(b"key-"):
+                cells[record.partition, record.key] = _CELL.unpack(record.value or b"")
+    return cells
+
+
+async def eventually_saved(settings: Settings, load: Load) -> None:
+    deadline = time.monotonic() + WITHIN
+    while (found := await saved(settings)) != load.cells():
+        wrong = {key: (value, found.get(key)) for key, value in load.cells().items() if found.get(key) != value}
+        total = sum(count for count, _ in found.values())
+        assert time.monotonic() < deadline, (
+            f"{total} of {load.sent()} counted; {len(wrong)} cells differ: {list(wrong.items())[:5]}"
+        )
+        assert total <= load.sent(), "counted twice"
+        await asyncio.sleep(0.3)
+
+
+async def said(settings: Settings) -> Counter[tuple[bytes, bytes]]:
+    """The records that the folds sent: every hundredth of a key and partition."""
+    found: Counter[tuple[bytes, bytes]] = Counter()
+    async with TopicReader(settings.kafka_client(), settings.topic_prefix + TRANSITIONS.name) as reader:
+        async for record in reader.to_end():
+            found[record.key or b"", record.value or b""] += 1
+    return found
+
+
+def expected(load: Load) -> set[tuple[bytes, bytes]]:
+    return {(key, b"%d" % number) for (_, key), count in load.counts.items() for number in range(100, count + 1, 100)}
+
+
+@pytest.mark.parametrize("disk", ["kept", "lost"])
+async def test_counts_are_exact_after_kills(settings: Settings, load: Load, tmp_path: Path, disk: str) -> None:
+    worker = Worker(replace(settings, session_timeout="6"), tmp_path / "a")
+    with _ended(worker):
+        for seconds in (1.5, 2.5, 0.7):
+            worker.start()
+            ready = f"{worker.started} times"
+            sending = asyncio.ensure_future(load.send_for(60))
+            try:
+                await until(
+                    lambda: worker.log.read_text().count("engine: ready") >= worker.started, f"{worker.log} to be ready, {ready}"
+                )
+                await asyncio.sleep(seconds)
+            finally:
+                sending.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await sending
+            worker.kill()
+            if disk == "lost":
+                worker.lose_disk()
+        worker.start()
+        await load.send(1_000)
+        await eventually_saved(settings, load)
+        assert await worker.stop() == 0
+    assert await saved(settings) == load.cells()
+    assert set(await said(settings)) == expected(load)
+
+
+async def test_a_stop_in_order_saves_everything_and_nothing_is_folded_twice(
+    settings: Settings, load: Load, tmp_path: Path
+) -> None:
+    worker = Worker(settings, tmp_path / "a")
+    with _ended(worker):
+        worker.start()
+        await load.send(5_000)
+        await until(lambda: worker.said("engine: ready"), "the worker to be ready")
+        await eventually_saved(settings, load)
+        await load.send(1_000)
+        await asyncio.sleep(0.3)
+        assert await worker.stop() == 0
+        assert await saved(settings) == load.cells()
+        worker.start()
+        await until(lambda: worker.log.read_text().count("engine: ready") == 2, "the worker to be ready again")
+        await load.send(100)
+        await eventually_saved(settings, load)
+        assert await worker.stop() == 0
+    assert all(number == 1 for number in (await said(settings)).values())
+
+
+async def test_counts_are_exact_when_workers_come_and_go(settings: Settings, load: Load, tmp_path: Path) -> None:
+    settings = replace(settings, session_timeout="6")
+    first, second = Worker(settings, tmp_path / "a"), Worker(settings, tmp_path / "b")
+    with _ended(first, second):
+        first.start()
+        await until(lambda: first.said("engine: ready"), "the first worker to be ready")
+        sending = asyncio.ensure_future(load.send_for(60))
+        second.start()
+        await until(lambda: second.said("engine: ready"), "the second worker to be ready")
+        await asyncio.sleep(1)
+        second.kill()
+        await until(lambda: first.log.read_text().count("partitions 0-3 open") >= 2, "the first worker to own all again")
+        second.start()
+        await until(lambda: second.log.read_text().count("engine: ready") >= 2, "the second worker to be back")
+        assert await first.stop() == 0
+        sending.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await sending
+        await eventually_saved(settings, load)
+        assert await second.stop() == 0
+    assert set(await said(settings)) == expected(load)
+
+
+async def test_a_worker_that_was_suspended_and_replaced_is_shut_out(settings: Settings, load: Load, tmp_path: Path) -> None:
+    settings = replace(settings, session_timeout="6")
+    zombie, heir = Worker(settings, tmp_path / "a"), Worker(settings, tmp_path / "b")
+    with _ended(zombie, heir):
+        zombie.start()
+        await until(lambda: zombie.said("engine: ready"), "the first worker to be ready")
+        sending = asyncio.ensure_future(load.send_for(60))
+        await asyncio.sleep(1.2)
+        assert zombie.process is not None
+        zombie.process.send_signal(signal.SIGSTOP)
+        heir.start()
+        await until(lambda: heir.said("partitions 0-3 open"), "the second worker to own all")
+        await asyncio.sleep(1.5)
+        zombie.process.send_signal(signal.SIGCONT)
+        assert await zombie.ended() == 1
+        assert zombie.said("another worker has taken over partition")
+        sending.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await sending
+        await eventually_saved(settings, load)
+        assert await heir.stop() == 0
+    assert set(await said(settings)) == expected(load)
+
+
+class Tables:
+    """Tables of one partition each, in memory."""
+
+    def __init__(self) -> None:
+        self.held: dict[int, dict[bytes, bytes]] = {}
+        self.offsets: dict[int, int] = {}
+        self.put: list[str] = []
+
+    def changelog_offset(self, partition: int) -> int | None:
+        return self.offsets.get(partition)
+
+    def apply_records(self, partition: int, records: list[object], upto: int) -> None:
+        for record in records:
+            if record.value is None:  # type: ignore[attr-defined]
+                self.held.setdefault(partition, {}).pop(record.key, None)  # type: ignore[attr-defined]
+            else:
+                self.held.setdefault(partition, {})[record.key] = record.value  # type: ignore[attr-defined]
+        self.offsets[partition] = upto
+
+    def holds(self, partition: int, record: object) -> bool:
+        return self.held.get(partition, {}).get(record.key) == record.value  # type: ignore[attr-defined]
+
+    def put_aside(self, partition: int, reason: object) -> None:
+        self.put.append(str(reason))
+        self.held.pop(partition, None)
+        self.offsets.pop(partition, None)
+
+
+async def _recover(settings: Settings, tables: Tables) -> dict[int, bytes]:
+    ends = await recover(settings, ENGINE, changelog_name(settings.group, ENGINE), [0], tables, lambda: None)
+    assert tables.offsets == {0: ends[0] - 1}
+    return {key: value for key, value in tables.held[0].items() if not key.startswith(b"\0")}
+
+
+async def test_an_append_of_the_former_owner_is_refused_after_the_barrier(settings: Settings, topics: Topics) -> None:
+    await topics.create(partitions=1)
+    old, new = Changelog(settings, ENGINE), Changelog(settings, ENGINE)
+    try:
+        await old.claim([0])
+        assert await old.append(0, [(b"a", b"1"), (b"b", b"1")]) == 2
+        assert await new.claim([0]) == {0: 3}
+        with pytest.raises(FencedError, match="another worker has taken over partition 0"):
+            await old.append(0, [(b"a", b"old")])
+        assert await new.append(0, [(b"a", b"2"), (b"b", None)]) == 5
+        assert await _recover(settings, Tables()) == {b"a": b"2"}
+    finally:
+        await old.close()
+        await new.close()
+
+
+async def test_a_table_of_another_log_is_rebuilt(settings: Settings, topics: Topics) -> None:
+    await topics.create(partitions=1)
+    journal, tables = Changelog(settings, ENGINE), Tables()
+    try:
+        await journal.claim([0])
+        await journal.append(0, [(b"a", b"1"), (b"b", b"1")])
+        assert await _recover(settings, tables) == {b"a": b"1", b"b": b"1"}
+        await journal.append(0, [(b"b", None), (b"c", b"1")])
+        assert await _recover(settings, tables) == {b"a": b"1", b"c": b"1"}
+        assert tables.put == []
+        tables.offsets[0] = 1000
+        assert await _recover(settings, tables) == {b"a": b"1", b"c": b"1"}
+        assert "the changelog ends at" in tables.put[-1]
+        tables.held[0] = {b"c": b"other", b"x": b"other"}
+        assert await _recover(settings, tables) == {b"a": b"1", b"c": b"1"}
+        assert "contradicts" in tables.put[-1]
+    finally:
+        await journal.close()
+
+
+async def test_what_goes_out_keeps_its_order_and_its_partition(settings: Settings, topics: Topics) -> None:
+    await topics.create(partitions=PARTITIONS)
+    outbox = Outbox(settings, Metrics())
+    await outbox.start()
+    try:
+        sent = [
+            await outbox.send(Outgoing(TRANSITIONS.name, None, b"%d" % number, (("n", b"%d" % number),), 2))
+            for number in range(300)
+        ]
+        sent.append(await outbox.send(Outgoing(TRANSITIONS.name, None, None, (), 1)))
+        await asyncio.gather(*sent)
+    finally:
+        await outbox.stop()
+    found: dict[int, list[bytes | None]] = {}
+    async with TopicReader(settings.kafka_client(), settings.topic_prefix + TRANSITIONS.name) as reader:
+        async for record in reader.to_end():
+            found.setdefault(record.partition, []).append(record.value)
+    assert found == {2: [b"%d" % number for number in range(300)], 1: [b""]}
