@@ -88,7 +88,9 @@ class Alert(_Frozen):
     decided_at: Time
     resolved_at: Time | None = None
     reason: Reason
-    fire_count: int = Field(default=1, description="Firings of this rule and group since the last one dispatched, this one included.")
+    fire_count: int = Field(
+        default=1, description="Firings of this rule and group since the last one dispatched, this one included."
+    )
     channels: tuple[str, ...] = ()
     evidence: tuple[Evidence, ...] | None = None
 

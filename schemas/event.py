@@ -20,9 +20,7 @@ MAX_ATTRIBUTES: Final = 32
 MAX_NUMBER: Final = MAX_INTEGER
 MAX_WEIGHT: Final = 1_000_000
 
-Kind = Literal[
-    "operation", "connection", "protocol", "security", "approval", "inventory", "perf", "health", "audit", "metric"
-]
+Kind = Literal["operation", "connection", "protocol", "security", "approval", "inventory", "perf", "health", "audit", "metric"]
 Outcome = Literal["ok", "tool_error", "caller_error", "rpc_error", "timeout", "cancelled", "transport_error", "input_required"]
 Fault = Literal["none", "caller", "tool", "server", "network"]
 Side = Literal["server", "client", "proxy", "probe"]

@@ -138,16 +138,22 @@ class Exists(_Node):
 
 
 class AllOf(_Node):
+    """Every one of `of` matches."""
+
     op: Literal["and"] = "and"
     of: Annotated[tuple[Predicate, ...], Field(min_length=1, max_length=64)]
 
 
 class AnyOf(_Node):
+    """At least one of `of` matches."""
+
     op: Literal["or"] = "or"
     of: Annotated[tuple[Predicate, ...], Field(min_length=1, max_length=64)]
 
 
 class Not(_Node):
+    """`of` does not match."""
+
     op: Literal["not"] = "not"
     of: Predicate
 

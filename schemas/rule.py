@@ -460,12 +460,16 @@ class Rule(_Frozen):
         data = dict(data)
         condition = data.pop("condition", None)
         severity = data.pop("severity", None)
-        levels: list[dict[str, Any]] = [{"severity": name, "when": data.pop(name)} for name in SEVERITIES if data.get(name) is not None]
+        levels: list[dict[str, Any]] = [
+            {"severity": name, "when": data.pop(name)} for name in SEVERITIES if data.get(name) is not None
+        ]
         for name in SEVERITIES:
             data.pop(name, None)
         if condition is not None:
             if not isinstance(condition, Condition):
-                raise ValueError("condition= takes metric_threshold(), error_rate(), security_violation(), performance_regression() or absence()")
+                raise ValueError(
+                    "condition= takes error_rate(), metric_threshold(), security_violation(), performance_regression(), absence()"
+                )
             if levels or "levels" in data:
                 raise ValueError("give either condition= with severity=, or levels such as warning=above(...), not both")
             taken = sorted(name for name in ("select", "by", "measure", "over", "every") if name in data)
@@ -497,7 +501,9 @@ class Rule(_Frozen):
     @classmethod
     def _named(cls, name: str) -> str:
         if len(name) > 64 or not _NAME.fullmatch(name):
-            raise ValueError(f"a name is made of lower-case words joined by '-', at most 64 characters, like 'tool-error-rate', not {name!r}")
+            raise ValueError(
+                f"a name is made of lower-case words joined by '-', at most 64 characters, like 'tool-error-rate', not {name!r}"
+            )
         return name
 
     @field_validator("by")
@@ -528,14 +534,16 @@ class Rule(_Frozen):
     def _consistent(self) -> Self:
         if not 0 < self.every <= self.over or self.over % self.every or self.every % 1000:
             raise ValueError(
-                f"every={duration_text(self.every)} must be whole milliseconds and divide over={duration_text(self.over)} evenly; "
-                "it is a twelfth of over= unless it is given"
+                f"every={duration_text(self.every)} must be whole milliseconds and divide over={duration_text(self.over)} "
+                "evenly; it is a twelfth of over= unless it is given"
             )
         baseline = self.measure.baseline if isinstance(self.measure, Regression) else 0
         if baseline % self.every or (baseline == 0 and isinstance(self.measure, Regression)):
             raise ValueError(f"baseline={duration_text(baseline)} must be a multiple of every={duration_text(self.every)}")
         if (self.over + baseline) // self.every > MAX_SLICES:
-            raise ValueError(f"window and baseline hold at most {MAX_SLICES} slices of every={duration_text(self.every)}; take a larger every=")
+            raise ValueError(
+                f"window and baseline hold at most {MAX_SLICES} slices of every={duration_text(self.every)}; take a larger every="
+            )
         severities: list[str] = [level.severity for level in self.levels]
         if len(set(severities)) != len(severities):
             raise ValueError("each severity has one level")

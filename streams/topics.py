@@ -36,10 +36,14 @@ def _compacted(size: int) -> dict[str, str]:
     return {"cleanup.policy": "compact", "max.message.bytes": str(size)}
 
 
-EVENTS: Final = Topic("mcp.events", "tenant|service", "telemetry, ticks and ruleset records", None, _deleted(14, MAX_RECORD + 65_536))
+EVENTS: Final = Topic(
+    "mcp.events", "tenant|service", "telemetry, ticks and ruleset records", None, _deleted(14, MAX_RECORD + 65_536)
+)
 DEAD_LETTERS: Final = Topic("mcp.events.dlq", "as it was", "records that could not be processed", None, _deleted(14, 2 * MIB))
 TRANSITIONS: Final = Topic("mcp.transitions", "tenant", "every decision", None, _deleted(14, MAX_RECORD))
-ALERTS: Final = Topic("mcp.alerts", "tenant|dedup_key", "what was dispatched: the public contract", None, _deleted(14, MAX_RECORD))
+ALERTS: Final = Topic(
+    "mcp.alerts", "tenant|dedup_key", "what was dispatched: the public contract", None, _deleted(14, MAX_RECORD)
+)
 ALERT_STATE: Final = Topic("mcp.alerts.state", "tenant|dedup_key", "what fires now", None, _compacted(MAX_RECORD))
 RULES: Final = Topic("mcp.rules", "rule/, ruleset/, deploy/, deployed/", "rules, rulesets and deploys", 1, _compacted(MAX_RECORD))
 TOPICS: Final = (EVENTS, DEAD_LETTERS, TRANSITIONS, ALERTS, ALERT_STATE, RULES)

@@ -25,6 +25,6 @@ def command(stay: bool) -> None:
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise Failure(f"the demo needs {', '.join(missing)}: install tocsin[demo], or run `make demo` in the source tree")
-    from streams import demo  # noqa: PLC0415 - Faust is slow to import
+    from streams.demo import run_demo  # noqa: PLC0415 - Faust is slow to import
 
-    sys.exit(demo.run_demo(stay=stay))
+    sys.exit(run_demo(stay=stay))

@@ -44,8 +44,13 @@ class Processes:
     def start(self, name: str, command: list[str], environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
         """Start a child in a session of its own, so that Ctrl-C reaches the demo alone."""
         with (self.folder / f"{name}.log").open("ab") as log:
-            child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | (environment or {}), start_new_session=True
+            child = subprocess.Popen(  # noqa: S603 - our own commands
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=os.environ | (environment or {}),
+                start_new_session=True,
             )
         self._children.append(child)
         return child
@@ -120,7 +125,7 @@ def _connects(port: int) -> bool:
 def fetch(port: int, path: str) -> str | None:
     """What the worker's HTTP server answers; None if it is not there or says no."""
     try:
-        with urllib.request.urlopen(f"http://{HOST}:{port}{path}", timeout=2) as reply:  # noqa: S310 - our own loopback port
+        with urllib.request.urlopen(f"http://{HOST}:{port}{path}", timeout=2) as reply:
             text: str = reply.read().decode()
             return text
     except (urllib.error.URLError, OSError):

@@ -20,7 +20,16 @@ from aiokafka import AIOKafkaConsumer
 from schemas.alert import Alert
 from streams.demo import traffic
 from streams.demo.processes import (
-    HOST, DemoError, Processes, broker_command, fetch, free_port, redis_command, tocsin_command, until_listening, until_ready,
+    HOST,
+    DemoError,
+    Processes,
+    broker_command,
+    fetch,
+    free_port,
+    redis_command,
+    tocsin_command,
+    until_listening,
+    until_ready,
 )  # fmt: skip
 from streams.demo.show import Row, Seen, Show
 from streams.topics import ALERTS
@@ -54,7 +63,11 @@ class Alerts:
     async def run(self) -> None:
         """Read until cancelled."""
         consumer = AIOKafkaConsumer(
-            ALERTS.name, bootstrap_servers=self._bootstrap, auto_offset_reset="earliest", enable_auto_commit=False, fetch_max_wait_ms=20
+            ALERTS.name,
+            bootstrap_servers=self._bootstrap,
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+            fetch_max_wait_ms=20,
         )
         await consumer.start()
         try:
@@ -72,7 +85,9 @@ class Alerts:
     def find(self, fault: Fault, status: str, since: int) -> Seen | None:
         """The first alert of a fault in that status, among those from number `since` on."""
         wanted = (fault.rule, fault.source, status)
-        return next((seen for seen in self.seen[since:] if (seen.alert.rule, seen.alert.source, seen.alert.status) == wanted), None)
+        return next(
+            (seen for seen in self.seen[since:] if (seen.alert.rule, seen.alert.source, seen.alert.status) == wanted), None
+        )
 
     async def wait_for(self, fault: Fault, status: str, since: int, seconds: float) -> Seen | None:
         """The same, once it arrives; None if it does not."""
@@ -89,8 +104,6 @@ def run_demo(*, stay: bool) -> int:
     keep_logs = True
     try:
         status = asyncio.run(_Demo(folder, show, processes, stay=stay).run())
-        keep_logs = status != 0
-        return status
     except DemoError as error:
         show.console.print(f"the demo cannot go on: {error}", style="bold red")
         return 1
@@ -98,6 +111,9 @@ def run_demo(*, stay: bool) -> int:
         keep_logs = False
         show.console.print("ended")
         return 0 if stay else 130
+    else:
+        keep_logs = status != 0
+        return status
     finally:
         processes.stop()
         if keep_logs:
@@ -121,9 +137,8 @@ class _Demo:
         }
 
     async def run(self) -> int:
-        this = asyncio.current_task()
-        assert this is not None
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
+        if (this := asyncio.current_task()) is not None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
         self._say("starting a broker, Redis and a worker")
         await self._start_servers()
         alerts = Alerts(f"{HOST}:{self._broker}", self._show)
@@ -131,14 +146,20 @@ class _Demo:
         with (self._folder / "mcp-servers.log").open("w", encoding="utf-8") as log:
             time_calls, files_calls = self._stdio_calls(log)
             vault_calls = traffic.Calls(traffic.http_server(self._vault, self._token), [("get_secret", {"name": "door"})])
-            background = [asyncio.ensure_future(work) for work in (alerts.run(), time_calls.run(), files_calls.run(), vault_calls.run())]
+            background = [
+                asyncio.ensure_future(work) for work in (alerts.run(), time_calls.run(), files_calls.run(), vault_calls.run())
+            ]
             try:
-                self._say("clients call three MCP servers: time and files over stdio, vault over streamable HTTP with a bearer token")
+                self._say(
+                    "clients call three MCP servers: time and files over stdio, vault over streamable HTTP with a bearer token"
+                )
                 await asyncio.sleep(CALM)
                 rows = [await self._go_through(fault, alerts) for fault in self._faults(time_calls)]
                 status = self._conclude(rows, alerts)
                 if self._stay:
-                    self._say(f"staying: broker {HOST}:{self._broker}, metrics http://{HOST}:{self._metrics}/metrics; Ctrl-C ends")
+                    self._say(
+                        f"staying: broker {HOST}:{self._broker}, metrics http://{HOST}:{self._metrics}/metrics; Ctrl-C ends"
+                    )
                     await asyncio.Event().wait()
                 return status
             finally:
@@ -239,7 +260,9 @@ class _Demo:
         self._show.table(rows)
         missing = [name for name, fired, resolved in rows if fired is None or resolved is None]
         took = sorted(seen.after for seen in alerts.seen)
-        p50, p99 = (f"{took[min(len(took) - 1, int(len(took) * part))] * 1000:.0f} ms" if took else "none" for part in (0.5, 0.99))
+        p50, p99 = (
+            f"{took[min(len(took) - 1, int(len(took) * part))] * 1000:.0f} ms" if took else "none" for part in (0.5, 0.99)
+        )
         if missing:
             self._say(f"MISSING   {'; '.join(missing)}", "bold red")
         events = _metric(fetch(self._metrics, "/metrics") or "", "tocsin_events_total")

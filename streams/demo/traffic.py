@@ -95,5 +95,3 @@ def kill_server(module: str) -> int:
             os.kill(child, signal.SIGKILL)
             return child
     raise RuntimeError(f"no child runs {module}")
-
-

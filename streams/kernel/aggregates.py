@@ -56,8 +56,7 @@ class Aggregate:
         if other.events:
             if self.first_offset < 0 or other.first_offset < self.first_offset:
                 self.first_offset = other.first_offset
-            if other.last_offset > self.last_offset:
-                self.last_offset = other.last_offset
+            self.last_offset = max(self.last_offset, other.last_offset)
         self.of += other.of
         self.sum += other.sum
         if other.smallest is not None and (self.smallest is None or other.smallest < self.smallest):
@@ -68,7 +67,11 @@ class Aggregate:
     def encode(self) -> list[Any]:
         """The aggregate as a list of integers that fit 64 bits."""
         high, low = divmod(self.sum, _LIMB)
-        extremes = (None, None) if self.smallest is None or self.largest is None else (divmod(self.smallest, _LIMB), divmod(self.largest, _LIMB))
+        extremes = (
+            (None, None)
+            if self.smallest is None or self.largest is None
+            else (divmod(self.smallest, _LIMB), divmod(self.largest, _LIMB))
+        )
         return [self.count, self.events, self.first_offset, self.last_offset, self.of, high, low, *extremes]
 
     @classmethod
@@ -125,7 +128,9 @@ def regression(total: int, count: int, baseline: tuple[int, int] | None) -> Valu
     return total * base_count - base_sum * count, base_sum * count
 
 
-def reach(measure: Measure, before: Aggregate, added: Aggregate, over: int, baseline: tuple[int, int] | None) -> tuple[Value, Value] | None:
+def reach(
+    measure: Measure, before: Aggregate, added: Aggregate, over: int, baseline: tuple[int, int] | None
+) -> tuple[Value, Value] | None:
     """The least and the largest value that the measure may have after any prefix of the events in `added`.
 
     `before` is the window without them. Prefixes without a value are left out; None if all are.

@@ -87,7 +87,10 @@ class Columns:
         found = self._numbers.get(reference)
         if found is None:
             found = self._numbers[reference] = np.array(
-                [value if isinstance(value, int | float) and value is not True and value is not False else np.nan for value in self.values(reference)],
+                [
+                    value if isinstance(value, int | float) and value is not True and value is not False else np.nan
+                    for value in self.values(reference)
+                ],
                 dtype=np.float64,
             )
         return found
@@ -115,7 +118,9 @@ class Columns:
                 # Dense after every name, so that the product of many large vocabularies cannot overflow.
                 codes = np.unique(codes * (len(words) + 1) + column + 1, return_inverse=True)[1]
             _, first = np.unique(codes, return_index=True)
-            keys = [tuple(words[column[row]] if column[row] != MISSING else "" for column, words in texts) for row in first.tolist()]
+            keys = [
+                tuple(words[column[row]] if column[row] != MISSING else "" for column, words in texts) for row in first.tolist()
+            ]
             found = self._groups[by] = Groups(codes, keys)
         return found
 

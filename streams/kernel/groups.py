@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -109,7 +110,7 @@ class RuleGroups:
         of = None if plan.of is None else mask(plan.of, columns)
         edges = [rows.start, *(change for change in changes.tolist() if change != rows.start), len(columns)]
         previous = rows.before // plan.every
-        for begin, end in zip(edges, edges[1:], strict=False):
+        for begin, end in pairwise(edges):
             now = int(current[begin])
             if now > previous:
                 self.close(previous, now, partial(rows.decider, begin))
@@ -194,7 +195,9 @@ class RuleGroups:
             before = group.window(reach.first, reach.current + 1)
             inside = merged(cell for number, cell in added.items() if reach.first <= number <= reach.current)
             moves_baseline = self.plan.baseline_span > 0 and min(added) < reach.first
-            if not moves_baseline and self.plan.cannot_change(group.episode, before, inside, self._baseline(group, reach), int(rows.times[last])):
+            if not moves_baseline and self.plan.cannot_change(
+                group.episode, before, inside, self._baseline(group, reach), int(rows.times[last])
+            ):
                 for number, cell in added.items():
                     group.cells.setdefault(number, Aggregate()).merge(cell)
             else:
@@ -203,7 +206,15 @@ class RuleGroups:
             self._dirty_groups.add(key)
 
     def _walk(
-        self, rows: Rows, group: Group, touched: Int, numbers: Int, of: Bool | None, values: Float | None, reach: Reach, judged: Aggregate
+        self,
+        rows: Rows,
+        group: Group,
+        touched: Int,
+        numbers: Int,
+        of: Bool | None,
+        values: Float | None,
+        reach: Reach,
+        judged: Aggregate,
     ) -> None:
         """Count and judge the rows of one group one by one. `judged` is its judged window without them."""
         columns = rows.columns
@@ -217,7 +228,9 @@ class RuleGroups:
             group.cells.setdefault(number, Aggregate()).add(*event)
             if reach.first <= number <= reach.current:
                 judged.add(*event)
-            self._judge(group, Windows(judged, None, self._baseline(group, reach), False), rows.decider(row, int(rows.times[row])), reach)
+            self._judge(
+                group, Windows(judged, None, self._baseline(group, reach), False), rows.decider(row, int(rows.times[row])), reach
+            )
             group.last_at = int(rows.times[row])
 
     def _judge(self, group: Group, windows: Windows, decider: Decider, reach: Reach) -> None:
@@ -225,14 +238,20 @@ class RuleGroups:
         levels = plan.verdicts(windows)
         recovered = plan.recovered(windows, levels) if isinstance(before, Firing) else None
         judgement = Judgement(decider.at, levels, recovered, windows.boundary, group.last_at)
-        group.episode, outcome = advance(before, judgement, plan.timing, Opening(decider.offset, decider.index, decider.at), windows.baseline)
+        group.episode, outcome = advance(
+            before, judgement, plan.timing, Opening(decider.offset, decider.index, decider.at), windows.baseline
+        )
         if group.episode is not before:
             self._dirty_groups.add(group.key)
         if outcome is not None:
             episode = before if isinstance(outcome, Resolved) else group.episode
             if not isinstance(episode, Firing):
                 raise AssertionError("only firing episodes make transitions")
-            self._tell(make_transition(plan, group.key, episode, outcome, decider, windows, reach, (self.topic, self.partition)), decider, group.key)
+            self._tell(
+                make_transition(plan, group.key, episode, outcome, decider, windows, reach, (self.topic, self.partition)),
+                decider,
+                group.key,
+            )
 
     def _tell(self, transition: Transition, decider: Decider, key: Key) -> None:
         self._entries.append(Entry((decider.offset, decider.index, decider.at, self.plan.rule.name, key), transition))
@@ -254,7 +273,9 @@ class RuleGroups:
         """End every firing episode, and forget every group."""
         for group in list(self.groups.values()):
             if isinstance(group.episode, Firing):
-                transition = make_transition(self.plan, group.key, group.episode, outcome, decider, None, None, (self.topic, self.partition))
+                transition = make_transition(
+                    self.plan, group.key, group.episode, outcome, decider, None, None, (self.topic, self.partition)
+                )
                 self._tell(transition, decider, group.key)
             self._forget(group)
 
@@ -329,7 +350,11 @@ def encode_group(group: Group) -> bytes:
     held: list[Any] = [group.first_at, group.last_at]
     if episode is not None:
         opening = episode.opening
-        held += [(opening.offset, opening.index, opening.opened_at), episode.since, None if episode.baseline is None else (*divmod(episode.baseline[0], _LIMB), episode.baseline[1])]
+        held += [
+            (opening.offset, opening.index, opening.opened_at),
+            episode.since,
+            None if episode.baseline is None else (*divmod(episode.baseline[0], _LIMB), episode.baseline[1]),
+        ]
         held += [episode.valued_at]
     if isinstance(episode, Firing):
         held += [episode.rank, episode.recovering, episode.ordinal]
@@ -350,7 +375,9 @@ def decode_group(key: Key, value: bytes) -> Group:
     return Group(key, first_at, last_at, episode)
 
 
-def _reduce(columns: Columns, touched: Int, members: Int, numbers: Int, of: Bool | None, values: Float | None) -> list[dict[int, Aggregate]]:
+def _reduce(
+    columns: Columns, touched: Int, members: Int, numbers: Int, of: Bool | None, values: Float | None
+) -> list[dict[int, Aggregate]]:
     """The rows `touched` as aggregates: per member (0 to m - 1) a dict from slice to aggregate."""
     lowest = int(numbers.min()) if len(numbers) else 0
     width = int(numbers.max()) - lowest + 1 if len(numbers) else 1
@@ -387,10 +414,16 @@ def _measure(cells: Int, size: int, weights: Int, values: Float) -> list[tuple[i
         # Below 2**53 float64 adds integers without rounding.
         sums = [
             int(high) * SCALE + int(low)
-            for high, low in zip(np.bincount(cells, whole * weights, size).tolist(), np.bincount(cells, parts * weights, size).tolist(), strict=True)
+            for high, low in zip(
+                np.bincount(cells, whole * weights, size).tolist(),
+                np.bincount(cells, parts * weights, size).tolist(),
+                strict=True,
+            )
         ]
     else:
         sums = [0] * size
         for cell, weight, value in zip(cells.tolist(), weights.tolist(), values.tolist(), strict=True):
             sums[cell] += weight * to_fixed(value)
-    return [(total, to_fixed(low), to_fixed(high)) for total, low, high in zip(sums, smallest.tolist(), largest.tolist(), strict=True)]
+    return [
+        (total, to_fixed(low), to_fixed(high)) for total, low, high in zip(sums, smallest.tolist(), largest.tolist(), strict=True)
+    ]

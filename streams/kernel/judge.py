@@ -7,7 +7,20 @@ from functools import cached_property
 from typing import Any, Final
 
 from schemas.number import SCALE, exact_fixed
-from schemas.rule import SEVERITIES, Count, Max, Mean, Min, Rate, Ratio, Regression, Rule, Sum, Threshold, fingerprint_of_aggregate
+from schemas.rule import (
+    SEVERITIES,
+    Count,
+    Max,
+    Mean,
+    Min,
+    Rate,
+    Ratio,
+    Regression,
+    Rule,
+    Sum,
+    Threshold,
+    fingerprint_of_aggregate,
+)
 from streams.kernel.aggregates import Aggregate, Value, reach, result
 from streams.kernel.lifecycle import Episode, Firing, Pending, Timing, Verdict
 
@@ -74,7 +87,10 @@ class Plan:
         """Slices of the window."""
         self.baseline_span = rule.measure.baseline // rule.every if isinstance(rule.measure, Regression) else 0
         self.timing = Timing(
-            rule.hold_for, rule.keep_firing_for, rule.no_data_after, any(level.full_only for level in self.levels),
+            rule.hold_for,
+            rule.keep_firing_for,
+            rule.no_data_after,
+            any(level.full_only for level in self.levels),
             tuple(SEVERITIES.index(level.severity) for level in rule.levels),
         )
 
@@ -134,7 +150,9 @@ class Plan:
             return None
         return bound.holds(value)
 
-    def cannot_change(self, episode: Episode | None, before: Aggregate, added: Aggregate, baseline: tuple[int, int] | None, until: int) -> bool:
+    def cannot_change(
+        self, episode: Episode | None, before: Aggregate, added: Aggregate, baseline: tuple[int, int] | None, until: int
+    ) -> bool:
         """Whether judging after each of the events in `added`, up to stream time `until`, surely leaves `episode` as it is.
 
         `before` is the judged window without them. Full-only thresholds are unknown at rows and change nothing there.
@@ -161,7 +179,11 @@ class Plan:
             return episode.recovering is None
         if None in levels:
             return True
-        return episode.recovering is None and self.recover is not None and self._throughout(self.recover, before, added, within) is False
+        return (
+            episode.recovering is None
+            and self.recover is not None
+            and self._throughout(self.recover, before, added, within) is False
+        )
 
     @staticmethod
     def _throughout(bound: Bound, before: Aggregate, added: Aggregate, within: tuple[Value, Value] | None) -> Verdict | str:

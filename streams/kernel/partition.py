@@ -13,7 +13,7 @@ import numpy as np
 from schemas.alert import Reason, Transition
 from schemas.rule import Ruleset
 from streams.kernel.columns import Bool, Chunk, Columns, Origin, SwitchStep, TickStep
-from streams.kernel.groups import CELL, GROUP, Entry, RuleGroups, Rows, split_cell_key, split_group_key
+from streams.kernel.groups import CELL, GROUP, Entry, Rows, RuleGroups, split_cell_key, split_group_key
 from streams.kernel.judge import Plan
 from streams.kernel.lifecycle import Resolved
 from streams.kernel.slices import stream_times, tick_time
@@ -26,7 +26,7 @@ _KEY_BYTES: Final = 160
 """About what a dirty key and its value take in the changelog."""
 
 
-class MissingRuleset(LookupError):
+class MissingRulesetError(LookupError):
     """The state was written under a ruleset that is not at hand."""
 
 
@@ -138,9 +138,7 @@ class PartitionState:
         for groups in self._rules.values():
             every = groups.plan.every
             if groups.groups and after // every > self.stream_time // every:
-                groups.close(
-                    self.stream_time // every, after // every, lambda at: Decider(tick.offset, 0, tick.append_time, at)
-                )
+                groups.close(self.stream_time // every, after // every, lambda at: Decider(tick.offset, 0, tick.append_time, at))
         self.stream_time = after
 
     def _switch(self, ruleset: Ruleset, step: SwitchStep, tally: _Tally) -> list[Entry]:
@@ -184,9 +182,14 @@ class PartitionState:
 
     @classmethod
     def restore(
-        cls, topic: str, partition: int, items: Iterable[tuple[bytes, bytes]], rulesets: Mapping[str, Ruleset], max_groups: int = MAX_GROUPS
+        cls,
+        topic: str,
+        partition: int,
+        items: Iterable[tuple[bytes, bytes]],
+        rulesets: Mapping[str, Ruleset],
+        max_groups: int = MAX_GROUPS,
     ) -> PartitionState:
-        """The state that the table `items` hold. Raises MissingRuleset if the ruleset it was written under is not at hand."""
+        """The state that the table `items` hold. Raises MissingRulesetError without the ruleset it was written under."""
         state = cls(topic, partition, max_groups)
         held = dict(items)
         marker = held.pop(MARKER, None)
@@ -197,7 +200,7 @@ class PartitionState:
         if state.ruleset_id is None:
             return state
         if state.ruleset_id not in rulesets:
-            raise MissingRuleset(state.ruleset_id)
+            raise MissingRulesetError(state.ruleset_id)
         for rule in rulesets[state.ruleset_id].rules:
             state._rules[rule.name] = RuleGroups(Plan(rule), topic, partition, max_groups)
         state._restore_groups(held)

@@ -22,7 +22,6 @@ def tick_time(append_time: int) -> int:
     return append_time - IDLE_GRACE
 
 
-
 class Reach(NamedTuple):
     """The slices that a rule looks at while stream time lies in slice `current`: window [first, current] and, before it, the
     baseline [baseline_first, first)."""

@@ -53,7 +53,13 @@ def make_transition(
     ordinal = episode.ordinal if isinstance(outcome, Resolved) else episode.ordinal - 1
     opening = episode.opening
     dedup_key = fingerprint(
-        rule.name, sorted([name, text] for name, text in labels.items()), topic, partition, opening.offset, opening.index, opening.opened_at
+        rule.name,
+        sorted([name, text] for name, text in labels.items()),
+        topic,
+        partition,
+        opening.offset,
+        opening.index,
+        opening.opened_at,
     )
     severity = SEVERITIES[episode.rank]
     deciding = _deciding(plan, episode, outcome, windows, reach)
@@ -102,7 +108,9 @@ def make_transition(
     )
 
 
-def _deciding(plan: Plan, episode: Firing, outcome: Fired | Raised | Resolved, windows: Windows | None, reach: Reach | None) -> _Deciding:
+def _deciding(
+    plan: Plan, episode: Firing, outcome: Fired | Raised | Resolved, windows: Windows | None, reach: Reach | None
+) -> _Deciding:
     """The window and the threshold that decided."""
     if windows is None or reach is None:
         return _Deciding(None, 0, 0, None)
@@ -138,6 +146,10 @@ def _evidence(window: Aggregate | None, topic: str, partition: int) -> tuple[Evi
         return None
     return (
         Evidence(
-            topic=topic, partition=partition, first_offset=window.first_offset, last_offset=window.last_offset, events=window.events
+            topic=topic,
+            partition=partition,
+            first_offset=window.first_offset,
+            last_offset=window.last_offset,
+            events=window.events,
         ),
     )

@@ -19,7 +19,10 @@ _METRICS: Final = "text/plain; version=1.0.0; charset=utf-8"
 
 @dataclass(frozen=True, slots=True)
 class RoleHealth:
-    """How a role stands. `recovering`: partitions that are assigned and not open yet. `lag`: of its worst partition, None if unknown."""
+    """How a role stands.
+
+    `recovering`: partitions that are assigned and not open yet. `lag`: of its worst partition, None if unknown.
+    """
 
     role: str
     assigned: int

@@ -21,7 +21,7 @@ class Metrics:
     """Every metric of a worker, in a registry of its own."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # a second series of each, which nobody asks for
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series of each, which nobody asks for
         self.registry = registry = CollectorRegistry()
 
         def counter(name: str, help: str, *labels: str) -> Counter:

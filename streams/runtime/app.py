@@ -26,7 +26,7 @@ BUFFER: Final = 4_096
 """Chunks that a stream may hold. The consumer keeps it to a few, so it never fills."""
 
 
-class RoleApp(faust.App):  # type: ignore[misc]  # Faust's classes are untyped to us
+class RoleApp(faust.App):
     """A Faust app that knows the partitions it feeds."""
 
     settings: Settings
@@ -35,6 +35,11 @@ class RoleApp(faust.App):  # type: ignore[misc]  # Faust's classes are untyped t
     journal: Changelog
     partitions: Partitions
     table: Any
+
+    @property
+    def feed(self) -> transport.Consumer:
+        """The consumer."""
+        return cast(transport.Consumer, self.consumer)
 
     @property
     def store(self) -> AtomicStore:
@@ -49,7 +54,7 @@ class RoleApp(faust.App):  # type: ignore[misc]  # Faust's classes are untyped t
 
         try:
             done = await self.partitions.take_over(partitions, generation, self.store, recovered)
-        except Exception as error:  # whatever it is, no record may be folded after it
+        except Exception as error:  # noqa: BLE001 - whatever it is, no record may be folded after it
             self.partitions.fail(error)
             done = False
         if not done:
@@ -62,7 +67,7 @@ class RoleApp(faust.App):  # type: ignore[misc]  # Faust's classes are untyped t
         """Records between what was folded and the end, by open partition, as of the last fetch."""
         found = {}
         for number, applied in self.partitions.applied().items():
-            end = self.consumer.end(TP(self.source, number))
+            end = self.feed.end(TP(self.source, number))
             if end is not None:
                 found[number] = max(end - applied - 1, 0)
         return found
@@ -76,9 +81,8 @@ def build_app(
     partitions: int,
     outbox: Outbox,
     metrics: Metrics,
-    source: str | None = None,
 ) -> RoleApp:
-    """The app of `role`: reads `source`, by default the topic of the role, which has so many `partitions`.
+    """The app of `role`, on a topic with so many `partitions`.
 
     Call it in the running loop. Topics are expected to exist.
     """
@@ -108,10 +112,10 @@ def build_app(
         loghandlers=[],
     )
     app.settings, app.role = settings, role
-    app.source = source or settings.topic_prefix + (EVENTS if role == ENGINE else TRANSITIONS).name
+    app.source = settings.topic_prefix + (EVENTS if role == ENGINE else TRANSITIONS).name
     app.journal = Changelog(settings, role)
     app.partitions = Partitions(role, restore, journal=app.journal, sender=outbox, metrics=metrics, marked=_marker_of(app))
-    raw = {"key_type": bytes, "value_type": bytes, "partitions": partitions}
+    raw: dict[str, Any] = {"key_type": bytes, "value_type": bytes, "partitions": partitions}
     topic = app.topic(app.source, key_serializer="raw", value_serializer="raw", **raw)
     app.table = app.Table(TABLE, options=dict(store.OPTIONS), **raw)
 
@@ -121,7 +125,7 @@ def build_app(
             try:
                 await app.partitions.process(message.partition, message.generation_id, event.value)
             finally:
-                app.consumer.done(message.tp, message.offset)
+                app.feed.done(message.tp, message.offset)
 
     app.agent(topic, name=f"{role}-fold", concurrency=1)(fold)
     return app
@@ -129,6 +133,6 @@ def build_app(
 
 def _marker_of(app: RoleApp) -> Callable[[int, int], None]:
     def marked(partition: int, marker: int) -> None:
-        app.consumer.mark(TP(app.source, partition), marker)
+        app.feed.mark(TP(app.source, partition), marker)
 
     return marked

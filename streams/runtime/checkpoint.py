@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 
 from streams.records import Fold, Incoming, Outgoing
 from streams.runtime.producer import Items
+from streams.runtime.staging import append_whole
 from streams.topics import CHECKPOINT_LIMIT
 
 FULL: Final = CHECKPOINT_LIMIT // 2
@@ -62,7 +63,10 @@ class Saved(Protocol):
 
 
 class Partition:
-    """A fold and what it has not saved yet. After an error nothing more is saved, since its state may be ahead of what was sent."""
+    """A fold and what it has not saved yet.
+
+    After an error nothing more is saved, since its state may be ahead of what was sent.
+    """
 
     def __init__(
         self, number: int, fold: Fold, *, journal: Journal, table: Table, sender: Sender, saved: Saved, clock: Callable[[], float]
@@ -154,7 +158,7 @@ class Partition:
             await asyncio.gather(*acks)
             marker = self.fold.applied
             items = self.fold.take_dirty()
-            offset = await self._journal.append(self.number, items)
+            offset = await append_whole(self._journal, self.number, items)
             self._table.commit_batch(self.number, items, offset)
         self._marker, self._dirty_since = marker, None
         self._saved(self.number, marker, sum(len(key) + len(value or b"") for key, value in items), self._clock() - began)

@@ -42,21 +42,22 @@ class EngineFold:
     ) -> EngineFold:
         """The fold over the state that the table `items` hold.
 
-        Raises MissingRulesetError where the ruleset it was written under is not at hand, AbandonedError where it is no longer wanted.
+        Raises MissingRulesetError where the ruleset it was written under is not at hand, AbandonedError where it is no longer
+        wanted.
         """
         held = list(items)
-        id = PartitionState.ruleset_of(held)
+        ruleset = PartitionState.ruleset_of(held)
         readable: dict[str, Ruleset] = {}
-        if id is not None:
-            found = await rulesets.wait_for(id, f"engine: partition {source.partition}", abandoned)
+        if ruleset is not None:
+            found = await rulesets.wait_for(ruleset, f"engine: partition {source.partition}", abandoned)
             if found is None and abandoned.is_set():
                 raise AbandonedError(f"partition {source.partition} goes to another worker")
             if found is None:
                 raise MissingRulesetError(
-                    f"the state of partition {source.partition} was written under ruleset {id}, which this version cannot read; "
-                    "run the version that deployed it"
+                    f"the state of partition {source.partition} was written under ruleset {ruleset}, which this version cannot "
+                    "read; run the version that deployed it"
                 )
-            readable = {id: found}
+            readable = {ruleset: found}
         state = PartitionState.restore(source.topic, source.partition, held, readable)
         return cls(source, state, rulesets, metrics, abandoned)
 

@@ -11,6 +11,8 @@ from typing import Final, Protocol
 from streams.operations.metrics import Metrics
 from streams.records import Fold, Incoming
 from streams.runtime.checkpoint import AbandonedError, Journal, Partition, Sender, Table
+from streams.runtime.producer import Items
+from streams.runtime.staging import ERASED, complete
 
 log = logging.getLogger("tocsin.runtime")
 
@@ -33,8 +35,12 @@ class LocalTable(Table, Protocol):
         """The offset of the last changelog record that is in the table."""
         ...
 
-    def items(self, partition: int) -> Iterable[tuple[bytes, bytes]]:
+    def items_of(self, partition: int) -> Iterable[tuple[bytes, bytes]]:
         """Keys and values of a partition."""
+        ...
+
+    def unfinished(self, partition: int) -> tuple[Items, int] | None:
+        """The items and the number of parts of a large checkpoint that was not written to its end, if there is one."""
         ...
 
 
@@ -93,8 +99,11 @@ class Partitions:
                 raise NotRecoveredError(
                     f"{self.role}: partition {number} is recovered to changelog offset {held}, not to {needed}"
                 )
+            unfinished = table.unfinished(number)
+            if unfinished is not None:
+                table.commit_batch(number, ERASED, await complete(self._journal, number, *unfinished))
             try:
-                fold = await self._restore(number, table.items(number), abandoned)
+                fold = await self._restore(number, table.items_of(number), abandoned)
             except AbandonedError:
                 return False
             self.progress += 1
@@ -148,7 +157,7 @@ class Partitions:
             count = await partition.process(records)
         except AbandonedError:
             return
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the state may be ahead of what was sent
             self.fail(error)
             return
         self._metrics.chunks.labels(self.role).inc()
@@ -172,7 +181,7 @@ class Partitions:
                         if partition.dirty_since is not None and partition.dirty_since <= due
                     ]
                 )
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - as above
                 self.fail(error)
 
     def fail(self, error: BaseException) -> None:

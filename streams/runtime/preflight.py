@@ -65,7 +65,7 @@ async def patiently(ask: Callable[[], Awaitable[_T]], problem: str, remedy: str,
 
 
 def check_topics(settings: Settings, counts: Mapping[str, int], roles: Sequence[str]) -> dict[str, int]:
-    """The number of partitions of the event topic and of `mcp.transitions`, by role. Raises StartError where topics do not fit."""
+    """The number of partitions of the topic that each role reads. Raises StartError where topics do not fit."""
     prefix = settings.topic_prefix
     wanted = {prefix + topic.name: topic.partitions for topic in TOPICS}
     wanted |= {changelog(settings.group, role).name: None for role in roles}

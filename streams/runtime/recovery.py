@@ -36,7 +36,7 @@ class RecoveryError(RuntimeError):
     """The local state could not be rebuilt."""
 
 
-class ChunkRecovery(Recovery):  # type: ignore[misc]  # Faust's classes are untyped to us
+class ChunkRecovery(Recovery):
     """Faust's recovery service, with `take_over` in place of its reading of changelogs."""
 
     app: RoleApp
@@ -45,7 +45,7 @@ class ChunkRecovery(Recovery):  # type: ignore[misc]  # Faust's classes are unty
     async def _restart_recovery(self) -> None:
         """At each assignment: take the partitions over, then let Faust seek and resume the streams."""
         while not self.should_stop:
-            if await self.wait_for_stopped(self.signal_recovery_start):
+            if await self.wait_for_stopped(self.signal_recovery_start.wait()):
                 return
             self.signal_recovery_start.clear()
             generation = self._generation_id
@@ -67,7 +67,7 @@ class ChunkRecovery(Recovery):  # type: ignore[misc]  # Faust's classes are unty
         """Nothing: `recover` tells how far it is."""
 
 
-class ChunkTableManager(TableManager):  # type: ignore[misc]
+class ChunkTableManager(TableManager):
     """Faust's table manager without the second that it sleeps at start."""
 
     app: RoleApp
@@ -80,10 +80,9 @@ class ChunkTableManager(TableManager):  # type: ignore[misc]
     @property
     def recovery(self) -> ChunkRecovery:
         """The recovery service."""
-        if self._recovery is None:
+        if not isinstance(self._recovery, ChunkRecovery):
             self._recovery = ChunkRecovery(self.app, self, beacon=self.beacon, loop=self.loop)
-        found: ChunkRecovery = self._recovery
-        return found
+        return self._recovery
 
 
 class Restored(Protocol):
@@ -109,10 +108,10 @@ class Restored(Protocol):
 async def recover(
     settings: Settings, role: str, topic: str, partitions: list[int], tables: Restored, moved: Callable[[], None]
 ) -> dict[int, int]:
-    """Bring the local tables of `partitions` to where the changelog `topic` ends now. Returns the ends. Progress is told to `moved`.
+    """Bring the local tables of `partitions` to where the changelog `topic` ends now. Returns the ends.
 
     A table that is ahead of the changelog, behind its begin, or that contradicts the record it claims to end with belongs to
-    another log: it is put aside and rebuilt. Raises RecoveryError where the changelog cannot be read to its end.
+    another log: it is put aside and rebuilt. `moved` is called at each step forward. Raises RecoveryError where the changelog cannot be read to its end.
     """
     if not partitions:
         return {}
@@ -144,15 +143,8 @@ class _Reading:
         tables: Restored,
         moved: Callable[[], None],
     ) -> None:
-        self._consumer, self._role, self._places, self._begins, self._ends, self._tables = (
-            consumer,
-            role,
-            places,
-            begins,
-            ends,
-            tables,
-        )
-        self._moved = moved
+        self._consumer, self._role, self._tables, self._moved = consumer, role, tables, moved
+        self._places, self._begins, self._ends = places, begins, ends
         self._checked: set[TopicPartition] = set()
         self._left: set[TopicPartition] = set()
 

@@ -30,7 +30,7 @@ class MissingRulesetError(RuntimeError):
 
 
 class Rulesets:
-    """What is on `mcp.rules`, and the rulesets that were asked for. `unreadable` is called for each document that cannot be read."""
+    """What is on `mcp.rules`, and the rulesets that were asked for. `unreadable` is called for what cannot be read."""
 
     def __init__(self, topic: str, unreadable: Callable[[], None] = lambda: None, wait: float = WAIT) -> None:
         self.waiting = 0
@@ -75,9 +75,11 @@ class Rulesets:
             made = Ruleset(rules=tuple(Rule.model_validate(document) for document in documents))
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            return self._refuse(id, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+            self._refuse(id, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+            return None
         if made.id != id:
-            return self._refuse(id, f"its documents make up ruleset {made.id}")
+            self._refuse(id, f"its documents make up ruleset {made.id}")
+            return None
         while len(self._made) >= MAX_KEPT:
             del self._made[next(iter(self._made))]
         self._made[id] = made

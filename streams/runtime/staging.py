@@ -21,6 +21,8 @@ from streams.runtime.producer import INTERNAL, Items, fits, size_of
 from streams.topics import CHECKPOINT_LIMIT
 
 COMMIT: Final = INTERNAL + b"parts"
+ERASED: Final[Items] = ((COMMIT, None),)
+"""What the table forgets of a checkpoint that was completed; parts that nobody counts are overwritten by the next."""
 _PART: Final = INTERNAL + b"part/%08d"
 _ROOM: Final = CHECKPOINT_LIMIT - 1_024
 _ITEMS: Final = msgspec.msgpack.Decoder(list[tuple[bytes, bytes | None]])
@@ -53,7 +55,10 @@ async def complete(journal: Appends, partition: int, items: Items, parts: int) -
 
 
 def staged(commit: bytes, get: Callable[[bytes], bytes | None]) -> tuple[list[tuple[bytes, bytes | None]], int]:
-    """The items of the parts that `commit`, the value of the record of 2, counts, and their number; `get` gives the value of a key."""
+    """The items of the parts that the record of 2 counts, and their number.
+
+    `commit` is its value; `get` gives the value of a key.
+    """
     items: list[tuple[bytes, bytes | None]] = []
     for number in range(int(commit)):
         part = get(_PART % number)

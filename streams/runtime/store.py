@@ -13,6 +13,7 @@ from faust.stores.rocksdb import Store as RocksDBStore
 
 from streams.records import Incoming
 from streams.runtime.producer import INTERNAL, Items
+from streams.runtime.staging import COMMIT, staged
 
 if TYPE_CHECKING:
     from streams.runtime.app import RoleApp
@@ -33,7 +34,7 @@ class BrokenStoreError(RuntimeError):
     """The local table of a partition could not be read; it was put aside, and the next start rebuilds it."""
 
 
-class AtomicStore(RocksDBStore):  # type: ignore[misc]  # Faust's classes are untyped to us
+class AtomicStore(RocksDBStore):
     """Faust's RocksDB store, with writes that hold data and changelog offset together, in raw mode (nothing is unpickled)."""
 
     app: RoleApp
@@ -50,15 +51,30 @@ class AtomicStore(RocksDBStore):  # type: ignore[misc]  # Faust's classes are un
         self._db_for_partition(partition).write(batch)
 
     def apply_records(self, partition: int, records: Sequence[Incoming], upto: int) -> None:
-        """Write what `records` of the changelog say, and the offset `upto`, in one batch. A record without a key says nothing."""
-        self.commit_batch(partition, [(record.key, record.value) for record in records if record.key is not None], upto)
+        """Write what `records` of the changelog say, and the offset `upto`. A record without a key says nothing."""
+        items: list[tuple[bytes, bytes | None]] = []
+        for record in records:
+            if record.key is None:
+                continue
+            items.append((record.key, record.value))
+            if record.key == COMMIT and record.value is not None:
+                # The parts must be in the table before they can be read from it.
+                self.commit_batch(partition, items, record.offset)
+                items, _ = staged(record.value, self._db_for_partition(partition).get)
+        self.commit_batch(partition, items, upto)
+
+    def unfinished(self, partition: int) -> tuple[Items, int] | None:
+        """The items and the number of parts of a large checkpoint that was not written to its end, if there is one."""
+        db = self._db_for_partition(partition)
+        commit = db.get(COMMIT)
+        return None if commit is None else staged(commit, db.get)
 
     def holds(self, partition: int, record: Incoming) -> bool:
         """Whether the table says of the record's key what the record says."""
         value: bytes | None = self._db_for_partition(partition).get(record.key)
         return value == record.value
 
-    def items(self, partition: int) -> Iterator[tuple[bytes, bytes]]:
+    def items_of(self, partition: int) -> Iterator[tuple[bytes, bytes]]:
         """Keys and values of a partition, without the runtime's own.
 
         Raises BrokenStoreError where the files are damaged; they are put aside then.

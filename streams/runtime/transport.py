@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+import logging
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
@@ -27,10 +28,13 @@ from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 
 from streams.records import Incoming
+from streams.runtime import codecs
 from streams.topics import MIB
 
 if TYPE_CHECKING:
     from streams.runtime.app import RoleApp
+
+log = logging.getLogger("tocsin.runtime")
 
 SCHEME: Final = "tocsin"
 FETCH_WAIT_MS: Final = 50
@@ -44,8 +48,19 @@ _IDLE: Final = 0.02
 Fetched = Mapping[Any, list[Any]]
 
 
+class Undecodable(NamedTuple):
+    """Stands for a batch that could not be decompressed: an empty record, which becomes a dead letter."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None = None
+    value: bytes | None = None
+    headers: tuple[tuple[str, bytes], ...] = ()
+    timestamp_type: int = 0
+
+
 def raw_records(source: PartitionRecords) -> Iterator[Incoming]:
-    """The records of a fetched partition as the decoder made them. ConsumerRecord, left out here, is the dearest part of reading."""
+    """The records of a fetched partition as the decoder made them: ConsumerRecord, left out here, is dearest in reading."""
     batches = source._records
     while batches.has_next():
         batch = batches.next_batch()
@@ -53,7 +68,7 @@ def raw_records(source: PartitionRecords) -> Iterator[Incoming]:
             raise CorruptRecordException(f"Invalid CRC - {source._tp}")
         if not batch.is_control_batch:
             position = source.next_fetch_offset
-            for record in batch:
+            for record in _records_of(batch, source._tp):
                 if record.offset >= position:
                     source.next_fetch_offset = record.offset + 1
                     yield record
@@ -61,7 +76,19 @@ def raw_records(source: PartitionRecords) -> Iterator[Incoming]:
         source.next_fetch_offset = batch.next_offset
 
 
-class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust's classes are untyped to us
+def _records_of(batch: Any, place: Any) -> Iterable[Incoming]:
+    try:
+        return list(batch)
+    except Exception as error:  # noqa: BLE001 - each codec raises what it likes, and no batch may stop the partition
+        last = batch.next_offset - 1
+        log.error(
+            "%s[%d]: the batch at offsets %d to %d cannot be decompressed and is left out: %s",
+            place.topic, place.partition, batch.base_offset, last, error,
+        )  # fmt: skip
+        return [Undecodable(last, batch.max_timestamp)]
+
+
+class ConsumerThread(driver.AIOKafkaConsumerThread):
     """Faust's consumer thread, with a client of our settings and raw records."""
 
     app: RoleApp
@@ -121,7 +148,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Fa
         return found
 
 
-class Consumer(driver.Consumer):  # type: ignore[misc]
+class Consumer(driver.Consumer):
     """Yields chunks; commits markers."""
 
     app: RoleApp
@@ -143,7 +170,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         """One message per partition that was fetched."""
         fetched, active = await self._wait_next_records(timeout)
         generation = self.app.consumer_generation_id
-        if fetched is None or self.should_stop:
+        if self.should_stop:
             return
         if not self.flow_active:
             with contextlib.suppress(Exception):  # as Faust does: the rebalance that stopped the flow seeks again
@@ -151,28 +178,31 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             return
         for place, records in fetched.items():
             tp = TP(place.topic, place.partition)
-            if not self.flow_active or self.app.consumer_generation_id != generation:
+            if not self._is_current(generation):
                 return
-            if tp.topic != self.app.source or (active is not None and tp not in active):
+            if tp.topic != self.app.source or tp not in active:
                 continue
             last = records[-1]
             self._outstanding.add((tp, last.offset))
-            yield (
-                tp,
-                ConsumerMessage(
-                    tp.topic, tp.partition, last.offset, last.timestamp / 1000, last.timestamp_type, (), None, records, None, -1, -1, tp,
-                    generation_id=generation,
-                ),
+            chunk: Any = records  # what Faust takes for the bytes of one record
+            message = ConsumerMessage(
+                tp.topic, tp.partition, last.offset, last.timestamp / 1000, last.timestamp_type, None, None, chunk, None, -1, -1,
+                tp, generation_id=generation,
             )  # fmt: skip
+            yield tp, message
 
-    async def _wait_next_records(self, timeout: float) -> tuple[Fetched, set[TP] | None]:
+    def _is_current(self, generation: int) -> bool:
+        """Whether what was fetched under `generation` may still be folded."""
+        return self.flow_active and self.app.consumer_generation_id == generation
+
+    async def _wait_next_records(self, timeout: float) -> tuple[Fetched, set[TP]]:
         """Fetch when the agent is nearly idle."""
         while len(self._outstanding) > MAX_OUTSTANDING and self.flow_active and not self.should_stop:
             self._progress.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._progress.wait(), 0.5)
         if not self.flow_active:
-            await self.wait(self.can_resume_flow)
+            await self.wait(self.can_resume_flow.wait())
         if self._linger:
             await asyncio.sleep(self._linger)
         active = self._get_active_partitions()
@@ -184,7 +214,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         return fetched, active
 
     def done(self, tp: TP, offset: int) -> None:
-        """The agent is done with the chunk that ends at `offset`. (Faust's compiled stream bypasses `ack`, so the agent says so.)"""
+        """The agent is done with the chunk that ends at `offset`. (It says so itself: Faust's compiled stream bypasses `ack`.)"""
         self._outstanding.discard((tp, offset))
         self._progress.set()
 
@@ -193,7 +223,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         return self._thread.end(tp)
 
     async def perform_seek(self) -> None:
-        """Go to where the state stands, not to what was committed: state that was rebuilt from less needs the records once more."""
+        """Go to where the state stands, not to what was committed: state rebuilt from less needs the records once more."""
         await super().perform_seek()
         for number, applied in self.app.partitions.applied().items():
             await self.seek(TP(self.app.source, number), applied + 1)
@@ -240,7 +270,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         """Our own watchdog looks after that."""
 
 
-class Producer(driver.Producer):  # type: ignore[misc]
+class Producer(driver.Producer):
     """Faust's producer, idle: what leaves the worker is sent, and awaited, by streams/runtime/checkpoint.py."""
 
     async def on_start(self) -> None:
@@ -253,11 +283,12 @@ class Producer(driver.Producer):  # type: ignore[misc]
         """Nothing is buffered."""
 
 
-class Transport(driver.Transport):  # type: ignore[misc]
+class Transport(driver.Transport):
     """Chosen by the scheme of the broker's URL."""
 
     Consumer = Consumer
     Producer = Producer
 
 
+codecs.install()
 TRANSPORTS.aliases[SCHEME] = f"{Transport.__module__}:{Transport.__name__}"

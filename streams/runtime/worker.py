@@ -78,7 +78,7 @@ class Worker:
             await work
         except asyncio.CancelledError:
             log.info("told to end before the start was complete")
-        except Exception as error:  # the last line says why
+        except Exception as error:
             log.error("the worker ends: %s", said(error), exc_info=None if isinstance(error, _EXPLAINED) else error)
             return 1
         log.info("ended in order")
@@ -151,7 +151,7 @@ class Worker:
             await server.start()
         except OSError as error:
             raise StartError(
-                f"port {port} of the loopback is taken ({error.strerror}); set TOCSIN_METRICS_PORT to another one, or to 0 for none"
+                f"port {port} of the loopback is taken ({error.strerror}); set TOCSIN_METRICS_PORT to another, or to 0 for none"
             ) from error
         stack.push_async_callback(server.stop)
 

@@ -27,7 +27,7 @@ _HEADER_MISMATCH: Final = re.compile(rb'"code"\s*:\s*-32020\b')
 
 
 def refusal_fields(status: int, headers: dict[bytes, bytes], challenge: str, body: bytes) -> dict[str, Any] | None:
-    """What a refusal says, given its status, the request's headers, `WWW-Authenticate` and the head of the body; None for no refusal."""
+    """What a refusal says, None for an answer that is none. `challenge` is `WWW-Authenticate`, `body` the head of the answer."""
     if status == 401:
         if b"authorization" not in headers:
             return {"action": "authn", "reason": "missing_token"}

@@ -35,7 +35,9 @@ def instrument(telemetry: Telemetry) -> None:
 
 def main() -> None:
     """Instrument, then run the module as if by `python -m`."""
-    parser = argparse.ArgumentParser(prog="python -m streams.sources.instrument", description="Run an MCP server module with telemetry.")
+    parser = argparse.ArgumentParser(
+        prog="python -m streams.sources.instrument", description="Run an MCP server module with telemetry."
+    )
     parser.add_argument("--service", required=True, help="the name of the server in its events")
     parser.add_argument("--tenant", default="default")
     parser.add_argument("--heartbeat", type=float, default=HEARTBEAT, help="seconds between heartbeats")

@@ -52,8 +52,6 @@ class Telemetry:
         outcome: dict[str, Any] = {}
         try:
             result = await call_next(ctx)
-            outcome = self._safely(lambda: result_fields(ctx.method, result) | {"res_bytes": _size(result)})
-            return result
         except MCPError as error:
             code, message = error.error.code, error.error.message
             outcome = self._safely(lambda: error_fields(code, message))
@@ -64,6 +62,9 @@ class Telemetry:
         except BaseException as error:
             outcome = exception_fields(error)
             raise
+        else:
+            outcome = self._safely(lambda: result_fields(ctx.method, result) | {"res_bytes": _size(result)})
+            return result
         finally:
             self._in_flight -= 1
             elapsed = (time.perf_counter_ns() - started) // 1000

@@ -11,10 +11,12 @@ from schemas.event import MAX_TEXT
 METHODS: Final = frozenset(
     (
         "initialize", "ping", "server/discover", "subscriptions/listen", "tools/list", "tools/call", "resources/list",
-        "resources/templates/list", "resources/read", "resources/subscribe", "resources/unsubscribe", "prompts/list", "prompts/get",
+        "resources/templates/list", "resources/read", "resources/subscribe", "resources/unsubscribe", "prompts/list",
+        "prompts/get",
         "completion/complete", "logging/setLevel", "sampling/createMessage", "elicitation/create", "roots/list", "tasks/get",
         "tasks/list", "tasks/result", "tasks/update", "tasks/cancel", "notifications/initialized", "notifications/cancelled",
-        "notifications/progress", "notifications/message", "notifications/resources/updated", "notifications/resources/list_changed",
+        "notifications/progress", "notifications/message", "notifications/resources/updated",
+        "notifications/resources/list_changed",
         "notifications/tools/list_changed", "notifications/prompts/list_changed", "notifications/roots/list_changed",
         "notifications/elicitation/complete", "notifications/subscriptions/acknowledged", "notifications/tasks",
         "notifications/tasks/status",

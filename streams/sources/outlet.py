@@ -27,7 +27,9 @@ logger = logging.getLogger("tocsin.source")
 class Sink(Protocol):
     """Takes events. It never blocks and never raises."""
 
-    def offer(self, event: dict[str, Any]) -> None: ...
+    def offer(self, event: dict[str, Any]) -> None:
+        """Take an event; never block, never raise."""
+        ...
 
 
 class Outlet:
@@ -87,7 +89,8 @@ class Outlet:
                 await asyncio.sleep(LINGER)
                 continue
             sent = [
-                await producer.send(topic, _encode(event), key=f"{event['tenant']}|{event['service']}".encode()) for event in batch
+                await producer.send(topic, _encode(event), key=f"{event['tenant']}|{event['service']}".encode())
+                for event in batch
             ]
             await asyncio.gather(*sent)
 

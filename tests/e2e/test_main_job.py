@@ -56,21 +56,48 @@ class Bench:
 
     def tocsin(self, *arguments: str) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", "streams.cli", *arguments], cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=60, check=False
+            [sys.executable, "-m", "streams.cli", *arguments],
+            cwd=ROOT,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
     def produce(self, events: list[dict[str, Any]], codec: str, *, keyed: bool) -> None:
         lines = "".join(
-            (f"{event.get('tenant', 'default')}|{event['service']}\t" if keyed else "") + json.dumps(event) + "\n" for event in events
+            (f"{event.get('tenant', 'default')}|{event['service']}\t" if keyed else "") + json.dumps(event) + "\n"
+            for event in events
         )
         options = ["-K", "\t", "-X", "partitioner=murmur2_random"] if keyed else []
-        command = ["kcat", "-P", "-b", self.settings.bootstrap_servers, "-t", f"{self.settings.topic_prefix}mcp.events", "-z", codec]
+        command = [
+            "kcat",
+            "-P",
+            "-b",
+            self.settings.bootstrap_servers,
+            "-t",
+            f"{self.settings.topic_prefix}mcp.events",
+            "-z",
+            codec,
+        ]
         subprocess.run([*command, *options], input=lines, text=True, timeout=60, check=True)
 
     def consume(self, topic: str) -> list[dict[str, Any]]:
-        command = ["kcat", "-C", "-b", self.settings.bootstrap_servers, "-t", self.settings.topic_prefix + topic, "-o", "beginning", "-e", "-q"]
+        command = [
+            "kcat",
+            "-C",
+            "-b",
+            self.settings.bootstrap_servers,
+            "-t",
+            self.settings.topic_prefix + topic,
+            "-o",
+            "beginning",
+            "-e",
+            "-q",
+        ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
         return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -96,7 +123,8 @@ def bench(settings: Settings, tmp_path: Path) -> Iterator[Bench]:
     try:
         deadline = time.monotonic() + 30
         while not is_ready(port):
-            assert worker.poll() is None and time.monotonic() < deadline, (tmp_path / "worker.log").read_text()
+            assert worker.poll() is None, (tmp_path / "worker.log").read_text()
+            assert time.monotonic() < deadline, (tmp_path / "worker.log").read_text()
             time.sleep(0.2)
         yield bench
         worker.send_signal(signal.SIGTERM)
@@ -149,7 +177,9 @@ def test_every_kind_of_rule_fires_and_resolves_and_cooldowns_hold_back(bench: Be
 
     bench.produce(burst("a") + burst("b"), "zstd", keyed=False)
     bench.wait(
-        "mcp.transitions", lambda found: all(("firing", "in_cooldown") in told(found, rule) for rule in ("held-then-told", "held-and-over")), 20
+        "mcp.transitions",
+        lambda found: all(("firing", "in_cooldown") in told(found, rule) for rule in ("held-then-told", "held-and-over")),
+        20,
     )
     deadline = time.monotonic() + 30
     while ("firing", "cooldown_over") not in told(bench.consume("mcp.alerts"), "held-then-told"):

@@ -47,10 +47,10 @@ class Episode:
     opened_at: int
     offset: int
     index: int
+    valued_at: int
     since: dict[Severity, int] = field(default_factory=dict)
     severity: Severity | None = None
     recovering: int | None = None
-    valued_at: int = 0
     baseline: tuple[Fraction, int] | None = None
     ordinal: int = 0
 
@@ -212,7 +212,7 @@ class Oracle:
         verdicts = {level.severity: verdict(level.when, looks[level.severity]) for level in rule.levels}
         if group.episode is None and any(verdicts.values()):
             baseline = judged.baseline if baseline_of(rule) else None
-            group.episode = Episode(opened_at=now, offset=place.offset, index=place.index, baseline=baseline)
+            group.episode = Episode(opened_at=now, offset=place.offset, index=place.index, valued_at=now, baseline=baseline)
         episode = group.episode
         if episode is None:
             return
@@ -222,26 +222,27 @@ class Oracle:
             elif holds is False:
                 episode.since.pop(severity, None)
 
-        # 4 and 5
+        # 4, and 5 and 7 for a pending episode
         ripe = [severity for severity in verdicts if verdicts[severity] and now - episode.since[severity] >= rule.hold_for]
+        if at_boundary and any(holds is not None for holds in verdicts.values()):
+            episode.valued_at = now
+        silent_since = group.last_at if has_full_only_level(rule) else episode.valued_at
+        no_data = at_boundary and now - silent_since >= rule.no_data_after
         if episode.severity is None:
             if ripe:
                 episode.severity, episode.valued_at = ripe[-1], now
                 yield self.said(place, state, key, group, now, Reason.CONDITION_MET, looks[ripe[-1]], level_of(rule, ripe[-1]))
-            elif not episode.since:
+            elif no_data or not episode.since:
                 group.episode = None
             return
 
-        # 6 and 7, and a raise if neither resolves the episode
-        if any(holds is not None for holds in verdicts.values()) and at_boundary:
-            episode.valued_at = now
-        silent_since = group.last_at if has_full_only_level(rule) else episode.valued_at
+        # 6 and 7, and the raise of 4 if neither resolves the episode
         deciding = full if is_quantity(rule) else judged
         if self.recovers(rule, episode, deciding, now):
             threshold = rule.recover or level_of(rule, episode.severity)
             yield self.said(place, state, key, group, now, Reason.RECOVERED, deciding, threshold)
             group.episode = None
-        elif at_boundary and now - silent_since >= rule.no_data_after:
+        elif no_data:
             nothing = replace(judged, value=None, evidence=None)
             yield self.said(place, state, key, group, now, Reason.NO_DATA, nothing, level_of(rule, episode.severity))
             group.episode = None

@@ -6,7 +6,7 @@ Times are seconds since the log began; see `drawing` for how logs and outcomes a
 from __future__ import annotations
 
 from schemas.rule import Rule, above, absence, below, event, max_of, mean, ratio
-from tests.kernel.drawing import Fold, drawn, lines, log, micros, row, rule, tick, timed
+from tests.kernel.drawing import Fold, drawn, line, lines, log, micros, row, rule, tick, timed
 
 # --- 5: lifecycle ---
 
@@ -49,7 +49,7 @@ def test_a_severity_is_raised_and_never_lowered(fold: Fold) -> None:
 
 def test_a_level_that_is_unknown_keeps_its_since(fold: Fold) -> None:
     """Below 2 in [0, 4) since 4 s; no row makes that untrue, only [2, 6) at 6 s and [4, 8) at 8 s can."""
-    rare = rule(warning=below(2), hold_for="4s")
+    rare = rule(warning=below(2), hold_for="4s", no_data_after="1m")
     assert timed(fold, [rare], row(0), row(4.5), row(5), row(6), tick(8)) == []
     assert timed(fold, [rare], row(0), row(4.5), row(7), tick(8)) == []
     assert timed(fold, [rare], row(0), row(4.5), row(8), tick(8)) == drawn("8 r files fired warning 1")
@@ -141,6 +141,27 @@ def test_no_data_counts_from_the_last_boundary_with_a_value(fold: Fold) -> None:
     assert (last.evidence, last.threshold, last.details["offset"]) == (None, 10, 3)
     assert last.window is not None
     assert (last.window.start, last.window.end) == (micros(8), micros(12))
+
+
+def test_a_pending_episode_without_data_ends_without_a_word(fold: Fold) -> None:
+    """[2, 6) at 4 s is the last window with the row of 3 s: given up at 10 s, so the row of 10.5 s opens another."""
+    held = rule(measure=mean("dur_us"), warning=above(10), hold_for="6s", no_data_after="5s")
+    entries = [row(3, dur_us=20), tick(9.9), row(10.5, dur_us=20), row(13, dur_us=20), row(15, dur_us=20), row(17, dur_us=20)]
+    (fired,) = fold(log([held], *entries)).transitions
+    assert (line(fired), fired.started_at) == ("17 r files fired warning 20", micros(10.5))
+
+
+def test_a_pending_absence_is_given_up_after_silence(fold: Fold) -> None:
+    """Pending from 6 s on, it would fire at 10 s. Silent since 0 s, that is too late by then, and since 1 s it is not."""
+    quiet = rule(warning=below(1), hold_for="4s", no_data_after="8s")
+    assert timed(fold, [quiet], row(0), row(10)) == []
+    assert timed(fold, [quiet], row(1), row(10)) == drawn("10 r files fired warning 0")
+
+
+def test_a_pending_episode_does_not_outlive_its_data_over_years(fold: Fold) -> None:
+    held = rule(measure=mean("dur_us"), warning=above(10), hold_for="6s")
+    years = 3 * 365 * 86_400
+    assert timed(fold, [held], row(0, dur_us=20), row(years, dur_us=20), row(years + 1, dur_us=20)) == []
 
 
 def test_too_few_rows_are_no_data(fold: Fold) -> None:

@@ -280,6 +280,12 @@ def test_what_has_the_same_text_is_one_group(fold: Fold) -> None:
     assert [(each.labels["x"], each.details["offset"]) for each in found] == [("1", 5), ("true", 7)]
 
 
+def test_absent_and_empty_are_one_group(fold: Fold) -> None:
+    grouped = rule(by=("tenant", "service", "attributes.x"))
+    found = fold(log([grouped], row(0), row(0, x_=""), row(0, x_=None), row(0, x_=""), row(0))).transitions
+    assert [(each.labels["x"], each.value, each.details["offset"]) for each in found] == [("", 3, 3)]
+
+
 @pytest.mark.parametrize(
     ("select", "hits"),
     [

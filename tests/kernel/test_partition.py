@@ -11,7 +11,7 @@ from schemas.event import Event
 from schemas.rule import Rule, Ruleset, above, absence, below, count, error_rate, ratio
 from schemas.rule import event as field
 from streams.kernel.columns import Chunk, Columns, Origin, Step, SwitchStep, TickStep
-from streams.kernel.partition import MissingRuleset, PartitionState
+from streams.kernel.partition import MissingRulesetError, PartitionState
 
 S = 1_000_000
 T0 = 1_700_000_000 * S
@@ -23,7 +23,9 @@ class Row:
 
     def __init__(self, offset: int, at: int, **fields: Any) -> None:
         self.offset = offset
-        self.__dict__.update(BLANK | {"ts": T0 + at, "service": "files", "tenant": "default", "weight": 1, "kind": "operation"} | fields)
+        self.__dict__.update(
+            BLANK | {"ts": T0 + at, "service": "files", "tenant": "default", "weight": 1, "kind": "operation"} | fields
+        )
 
 
 def columns(*rows: Any, origins: dict[int, Origin] | None = None) -> Columns:
@@ -126,7 +128,7 @@ def test_an_episode_survives_a_restart_under_its_ids(restored: bool) -> None:
 def test_a_state_is_not_restored_without_its_ruleset() -> None:
     state, rulesets = started(FLOOD)
     table = [(key, value) for key, value in state.take_dirty() if value is not None]
-    with pytest.raises(MissingRuleset):
+    with pytest.raises(MissingRulesetError):
         PartitionState.restore("mcp.events", 0, table, {})
     assert PartitionState.restore("mcp.events", 0, table, rulesets).ruleset_id == next(iter(rulesets))
 
@@ -173,9 +175,7 @@ def test_groups_are_bounded_and_what_overflows_is_counted() -> None:
 
 
 def test_sums_are_exact_whatever_their_size() -> None:
-    huge = Rule(
-        name="huge", measure=ratio(field.outcome == "ok"), over="60s", every="10s", warning=above(0.5), summary="{value}"
-    )
+    huge = Rule(name="huge", measure=ratio(field.outcome == "ok"), over="60s", every="10s", warning=above(0.5), summary="{value}")
     state, rulesets = started(huge)
     rows = [Row(1, 0, weight=1_000_000, outcome="ok"), Row(2, 0, weight=999_999, outcome="timeout"), Row(3, 0, outcome="timeout")]
     changes = state.apply(chunk(columns(*rows)), rulesets)

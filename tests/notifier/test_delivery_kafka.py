@@ -78,7 +78,8 @@ async def publisher(settings: Settings, topics: Topics) -> AsyncIterator[Publish
     await topics.create(partitions=2, topics=(ALERTS,), changelogs=False)
     topic = settings.topic_prefix + ALERTS.name
     async with AIOKafkaProducer(**settings.kafka_client(), metadata_max_age_ms=100) as producer:
-        while len(await producer.partitions_for(topic)) < 2:  # a consumer that finds one first would be rebalanced
+        # A consumer that found one of them first would be rebalanced in the middle of the test.
+        while len(await producer.partitions_for(topic)) < 2:  # noqa: ASYNC110 - the broker tells only who asks
             await asyncio.sleep(0.02)
         yield Publisher(producer, topic)
 

@@ -54,10 +54,10 @@ BUGS: Final = (
     Bug(
         name="cooldown without own id",
         guarantee="a claim that was won before a crash is won again",
-        file="streams/notifier/cooldown.py",
-        old="holder == alert_id",
-        new="False",
-        test="tests/notifier/test_cooldown.py",
+        file="streams/notifier/policy.py",
+        old="return not holders or claimant in holders",
+        new="return not holders",
+        test="tests/integration/test_cooldown_redis.py::test_a_crash_between_claim_and_send_loses_no_alert",
     ),
     Bug(
         name="window off by one slice",
