@@ -207,6 +207,8 @@ def main() -> int:
     arguments.add_argument("--stock-seconds", type=float, default=20, help="how long stock Faust is measured")
     arguments.add_argument("--floor", type=float, default=30, help="smallest ratio of events per second that passes")
     given = arguments.parse_args()
+    if (load_average := os.getloadavg()[0]) > 1:
+        print(f"note: the machine is busy (load {load_average:.1f}), which slows the peer most: quote no figures of this run")
     with tempfile.TemporaryDirectory(prefix="tocsin-bench-") as name:
         folder = Path(name)
         broker = KafkaServer(folder / "kafka", heap="1g", throughput=True)

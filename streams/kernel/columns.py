@@ -112,7 +112,7 @@ class Columns:
         """The groups that the names in `by` divide the events into."""
         found = self._groups.get(by)
         if found is None:
-            texts = [self.text(_reference(name)) for name in by]
+            texts = [_without_empty(self.text(_reference(name))) for name in by]
             codes = np.zeros(len(self), dtype=np.int64)
             for column, words in texts:
                 # Dense after every name, so that the product of many large vocabularies cannot overflow.
@@ -131,6 +131,13 @@ _SCALAR = (str, bool, int, float)
 def _reference(by: str) -> FieldReference:
     name = by.removeprefix("attributes.")
     return FieldReference(field=name, attribute=name != by)
+
+
+def _without_empty(text: Text) -> Text:
+    """`text` with empty words as absent: to a group the two are one."""
+    if "" not in text.words:
+        return text
+    return Text(np.where(text.codes == text.words.index(""), MISSING, text.codes), text.words)
 
 
 def _as_text(value: Any) -> str | None:

@@ -71,7 +71,9 @@ def make_transition(
     threshold = None if deciding.bound is None else deciding.bound.shown
     message = render(rule, labels, severity, value, threshold)
     if isinstance(outcome, Resolved):
-        message = f"Resolved: {message}"
+        # What ended is what was fired, so it is told with the threshold that was passed, not with that of the recovery.
+        passed = _bound_of(plan, episode)
+        message = f"Resolved: {render(rule, labels, severity, value, None if passed is None else passed.shown)}"
     details: dict[str, Any] = {
         "cooldown": rule.cooldown,
         "kind": kind,
@@ -117,8 +119,7 @@ def _deciding(
     every = plan.every
     judged = (reach.first * every, (reach.current + 1) * every)
     if isinstance(outcome, Resolved):
-        held = [bound for bound, rank in zip(plan.levels, plan.timing.ranks, strict=True) if rank == episode.rank]
-        bound = held[0] if held else None
+        bound = _bound_of(plan, episode)
         if outcome.reason is not Reason.RECOVERED:
             return _Deciding(None, *judged, bound)
         bound = plan.recover or bound
@@ -129,6 +130,11 @@ def _deciding(
     if on_full:
         return _Deciding(windows.full, judged[0] - every, judged[1] - every, bound)
     return _Deciding(windows.judged, *judged, bound)
+
+
+def _bound_of(plan: Plan, episode: Firing) -> Bound | None:
+    """The threshold of the severity that the episode has; None where a deploy took that level away."""
+    return next((bound for bound, rank in zip(plan.levels, plan.timing.ranks, strict=True) if rank == episode.rank), None)
 
 
 def _reason(outcome: Fired | Raised | Resolved) -> Reason:

@@ -95,24 +95,15 @@ class Changelog:
     async def _claim(self, partition: int) -> int | None:
         if not self._fences:
             if partition not in self._producers:
-                self._producers[partition] = await self._started(AIOKafkaProducer(acks="all", **self._options()))
+                self._producers[partition] = await started(AIOKafkaProducer(acks="all", **self._options()))
             return None
         producer = FencedProducer(fence=f"{self._settings.group}-{self.topic}-{partition}", **self._options())
-        self._producers[partition] = await self._started(producer)
+        self._producers[partition] = await started(producer)
         return await self.append(partition, [(BARRIER, str(time.time_ns()).encode())])
 
     def _options(self) -> dict[str, Any]:
         size = CHECKPOINT_LIMIT
         return {**self._settings.kafka_client(), "linger_ms": 0, "max_batch_size": size, "max_request_size": size}
-
-    @staticmethod
-    async def _started(producer: AIOKafkaProducer) -> AIOKafkaProducer:
-        try:
-            await producer.start()
-        except BaseException:
-            await producer.stop()
-            raise
-        return producer
 
     async def append(self, partition: int, items: Items) -> int:
         """Append `items` as one batch and wait until it is stored. Returns the offset of the last one.
@@ -165,34 +156,49 @@ class Outbox:
     """Sends what leaves the worker, in order per partition. Topics get their prefix here."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        self._prefix, self._metrics = settings.topic_prefix, metrics
-        self._producer = AIOKafkaProducer(
-            **settings.kafka_client(),
-            acks="all",
-            enable_idempotence=settings.fencing == "on",
-            linger_ms=0,
-            max_batch_size=MIB // 4,
-            max_request_size=4 * MIB,
-        )
+        self._settings, self._metrics = settings, metrics
+        self._producer: AIOKafkaProducer | None = None
 
     async def start(self) -> None:
         """Connect."""
-        await self._producer.start()
+        self._producer = await started(
+            AIOKafkaProducer(
+                **self._settings.kafka_client(),
+                acks="all",
+                enable_idempotence=self._settings.fencing == "on",
+                linger_ms=0,
+                max_batch_size=MIB // 4,
+                max_request_size=4 * MIB,
+            )
+        )
 
     async def send(self, outgoing: Outgoing) -> asyncio.Future[Any]:
         """Queue `outgoing`; the future that is returned tells when the brokers have it."""
+        if self._producer is None:
+            raise RuntimeError("nothing can be sent before start()")
         topic, key, value, headers, partition = outgoing
         if key is None and value is None:
             value = b""  # the client sends no record without either; a dead letter may have been one
         sent: asyncio.Future[Any] = await self._producer.send(
-            self._prefix + topic, value, key=key, partition=partition, headers=list(headers)
+            self._settings.topic_prefix + topic, value, key=key, partition=partition, headers=list(headers)
         )
         self._metrics.sent.labels(topic).inc()
         return sent
 
     async def stop(self) -> None:
         """Send what is queued and disconnect."""
-        await _stop(self._producer)
+        if self._producer is not None:
+            await _stop(self._producer)
+
+
+async def started(producer: AIOKafkaProducer) -> AIOKafkaProducer:
+    """`producer`, connected; closed again where that fails."""
+    try:
+        await producer.start()
+    except BaseException:
+        await producer.stop()
+        raise
+    return producer
 
 
 async def _stop(producer: AIOKafkaProducer) -> None:

@@ -111,7 +111,8 @@ async def recover(
     """Bring the local tables of `partitions` to where the changelog `topic` ends now. Returns the ends.
 
     A table that is ahead of the changelog, behind its begin, or that contradicts the record it claims to end with belongs to
-    another log: it is put aside and rebuilt. `moved` is called at each step forward. Raises RecoveryError where the changelog cannot be read to its end.
+    another log: it is put aside and rebuilt. `moved` is called at each step forward. Raises RecoveryError where the changelog
+    cannot be read to its end.
     """
     if not partitions:
         return {}

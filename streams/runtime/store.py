@@ -79,11 +79,16 @@ class AtomicStore(RocksDBStore):
 
         Raises BrokenStoreError where the files are damaged; they are put aside then.
         """
+        rows = self._db_for_partition(partition).iter()
+        rows.seek_to_first()
+        while rows.valid():
+            key = rows.key()
+            if key != self.offset_key and not key.startswith(INTERNAL):
+                yield key, rows.value()
+            rows.next()
         try:
-            for key, value in self._db_for_partition(partition).items():
-                if key != self.offset_key and not key.startswith(INTERNAL):
-                    yield key, value
-        except Exception as error:  # rocksdict raises plain exceptions
+            rows.status()  # at a damaged block the iterator just ends, as if there were nothing more
+        except Exception as error:  # what rocksdict raises
             self.put_aside(partition, error)
             raise BrokenStoreError(f"the local table of partition {partition} is damaged and was put aside: {error}") from error
 

@@ -90,8 +90,8 @@ class Worker:
             counts = check_topics(self._settings, await partition_counts(self._settings), self._wanted)
             cooldowns = await self._cooldowns(stack) if NOTIFIER in self._wanted else None
             outbox = Outbox(self._settings, self._metrics)
-            await outbox.start()
             stack.push_async_callback(outbox.stop)
+            await outbox.start()
             self._roles = self._build(counts, outbox, cooldowns)
             await self._supervise()
 
@@ -126,7 +126,7 @@ class Worker:
 
     async def _settle(self) -> None:
         """Once everything is up, keep the garbage collector from walking through all of it again and again."""
-        while not all(role.app.partitions.is_ready for role in self._roles):
+        while not all(role.app.partitions.is_ready for role in self._roles):  # noqa: ASYNC110 - true once, and nobody waits
             await asyncio.sleep(0.2)
         gc.collect()
         gc.freeze()

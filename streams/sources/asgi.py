@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
 from streams.sources.operation import clean
-from streams.sources.outlet import Sink
+from streams.sources.outlet import Sink, offer_safely
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -81,7 +81,7 @@ class RefusalMiddleware:
         finally:
             fields = refusal_fields(status, {name.lower(): value for name, value in scope["headers"]}, challenge, body)
             if fields is not None:
-                self._sink.offer(self._event(scope, status, fields))
+                offer_safely(self._sink, self._event(scope, status, fields))
 
     def _event(self, scope: Scope, status: int, fields: dict[str, Any]) -> dict[str, Any]:
         address = (scope.get("client") or ("",))[0]

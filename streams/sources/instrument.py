@@ -7,7 +7,6 @@ mind that MCP clients hand few variables down to the servers they start.
 from __future__ import annotations
 
 import argparse
-import atexit
 import functools
 import os
 import runpy
@@ -16,9 +15,9 @@ from typing import Any
 
 from mcp.server.lowlevel import Server
 
-from streams.settings import Settings, SettingsError
+from streams.settings import SettingsError
 from streams.sources.middleware import HEARTBEAT, Telemetry
-from streams.sources.outlet import Outlet
+from streams.sources.outlet import Outlet, source_settings
 
 
 def instrument(telemetry: Telemetry) -> None:
@@ -45,20 +44,19 @@ def main() -> None:
     parser.add_argument("arguments", nargs=argparse.REMAINDER)
     said = parser.parse_args()
     try:
-        settings = Settings.from_environment(os.environ)
+        settings = source_settings(os.environ)
     except SettingsError as error:
         parser.error(str(error))
     outlet = Outlet(settings, service=said.service, tenant=said.tenant)
     telemetry = Telemetry(outlet, heartbeat=said.heartbeat)
 
-    def end() -> None:
-        telemetry.close()
-        outlet.close()
-
-    atexit.register(end)
     instrument(telemetry)
     sys.argv = [said.module, *said.arguments]
-    runpy.run_module(said.module, run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(said.module, run_name="__main__", alter_sys=True)
+    finally:  # rather than at exit, when Python starts no more threads and so resolves no names
+        telemetry.close()
+        outlet.close()
 
 
 if __name__ == "__main__":

@@ -10,19 +10,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import threading
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from mcp.shared.exceptions import MCPError
 from pydantic import BaseModel, ValidationError
 
-from streams.sources.operation import INVALID_PARAMS, MODERN, clean, error_fields, exception_fields, request_fields, result_fields
-from streams.sources.outlet import Sink
+from streams.sources.operation import (
+    INVALID_PARAMS,
+    MODERN,
+    clean,
+    error_fields,
+    exception_fields,
+    request_fields,
+    result_fields,
+    size,
+)
+from streams.sources.outlet import Sink, offer_safely
 
 HEARTBEAT: Final = 30.0
 logger = logging.getLogger("tocsin.source")
@@ -45,7 +54,7 @@ class Telemetry:
 
     async def middleware(self, ctx: Any, call_next: Callable[[Any], Any]) -> Any:
         """A ServerMiddleware: sees each request and notification, and its answer as it was given."""
-        self._loop = self._loop or asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop()
         started = time.perf_counter_ns()
         self._in_flight += 1
         in_flight = self._in_flight
@@ -60,16 +69,21 @@ class Telemetry:
             outcome = error_fields(INVALID_PARAMS, "")
             raise
         except BaseException as error:
-            outcome = exception_fields(error)
+            raised = error
+            outcome = self._safely(lambda: exception_fields(raised))
             raise
         else:
-            outcome = self._safely(lambda: result_fields(ctx.method, result) | {"res_bytes": _size(result)})
+            outcome = self._safely(lambda: {"res_bytes": _result_size(result)}) | self._safely(
+                lambda: result_fields(ctx.method, result)
+            )
             return result
         finally:
             self._in_flight -= 1
             elapsed = (time.perf_counter_ns() - started) // 1000
-            fields = self._safely(lambda: _envelope(ctx) | request_fields(ctx.method, ctx.params))
-            self._tell("operation", **(fields | {"dur_us": elapsed, "in_flight": in_flight} | outcome))
+            fields: dict[str, Any] = {"dur_us": elapsed, "in_flight": in_flight}
+            for part in _PARTS:
+                fields |= self._safely(partial(part, ctx))
+            self._tell("operation", **(fields | outcome))
 
     def close(self, reason: str = "exit") -> None:
         """The server ends: say so, once."""
@@ -90,7 +104,7 @@ class Telemetry:
         self._tell("connection", action="heartbeat", in_flight=self._in_flight)
 
     def _tell(self, kind: str, **fields: Any) -> None:
-        self._sink.offer({"v": 1, "kind": kind, "ts": self._clock(), "side": "server", "conn": self._conn} | fields)
+        offer_safely(self._sink, {"v": 1, "kind": kind, "ts": self._clock(), "side": "server", "conn": self._conn} | fields)
 
     def _safely(self, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What `make` gives; nothing if it fails: telemetry must not break an answer."""
@@ -102,22 +116,34 @@ class Telemetry:
 
 
 def _envelope(ctx: Any) -> dict[str, Any]:
-    fields: dict[str, Any] = {
+    return {
         "proto": clean(str(ctx.protocol_version)),
         "era": "modern" if str(ctx.protocol_version) >= MODERN else "legacy",
         "transport": "pipe" if ctx.request is None else "tcp",
         "app_proto": None if ctx.request is None else "http",
         "msg": "notification" if ctx.request_id is None else "request",
         "req_id": None if ctx.request_id is None else clean(str(ctx.request_id)),
-        "req_bytes": len(json.dumps(ctx.params, default=str)) if ctx.params else 0,
     }
+
+
+def _client(ctx: Any) -> dict[str, Any]:
     client = getattr(ctx.session.client_params, "client_info", None)
-    if client is not None:
-        fields |= {"client_name": clean(client.name), "client_ver": clean(client.version)}
-    return fields
+    return {} if client is None else {"client_name": clean(client.name), "client_ver": clean(client.version)}
 
 
-def _size(result: Any) -> int:
+def _request(ctx: Any) -> dict[str, Any]:
+    return request_fields(ctx.method, ctx.params)
+
+
+def _request_size(ctx: Any) -> dict[str, Any]:
+    return {"req_bytes": size(ctx.params)}
+
+
+def _result_size(result: Any) -> int:
     if isinstance(result, BaseModel):
-        return len(result.model_dump_json(by_alias=True, exclude_none=True))
-    return 0 if result is None else len(json.dumps(result, default=str))
+        return len(result.model_dump_json(by_alias=True, exclude_none=True).encode())
+    return size(result)
+
+
+_PARTS: Final = (_envelope, _client, _request, _request_size)
+"""Apart, so that one that fails takes nothing with it."""

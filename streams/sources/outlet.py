@@ -8,6 +8,7 @@ import logging
 import queue
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 from aiokafka import AIOKafkaProducer
@@ -32,13 +33,31 @@ class Sink(Protocol):
         ...
 
 
+def offer_safely(sink: Sink, event: dict[str, Any]) -> None:
+    """Offer an event, also to a sink that breaks its promise: telemetry must not break an answer."""
+    try:
+        sink.offer(event)
+    except Exception:
+        logger.exception("an event is lost")
+
+
+def source_settings(environment: Mapping[str, str]) -> Settings:
+    """The settings of a source: those of a worker without the control key, which a server that is watched must not know.
+
+    Raises SettingsError as Settings.from_environment does.
+    """
+    return Settings.from_environment({**environment, "TOCSIN_CONTROL_KEY": "unknown to sources"})
+
+
 class Outlet:
     """A bounded queue and a thread that publishes it. What does not fit is dropped and counted, and the count is published."""
 
     def __init__(self, settings: Settings, *, service: str, tenant: str = "default", size: int = QUEUE) -> None:
         self._settings, self._service, self._tenant = settings, service, tenant
+        self._topic = settings.topic_prefix + EVENTS.name
         self._queue: queue.Queue[dict[str, Any]] = queue.Queue(size)
         self._closing = threading.Event()
+        self._count = threading.Lock()
         self.dropped = 0
         self._reported = 0
         self._thread = threading.Thread(target=self._run, name="tocsin-outlet", daemon=True)
@@ -47,9 +66,9 @@ class Outlet:
     def offer(self, event: dict[str, Any]) -> None:
         """Queue an event: tenant, service and source are filled in. Drops it where the queue is full."""
         try:
-            self._queue.put_nowait({"tenant": self._tenant, "service": self._service, "src": "sdk"} | event)
+            self._queue.put_nowait(self._own() | event)
         except queue.Full:
-            self.dropped += 1
+            self._drop(1)
 
     def close(self, timeout: float = CLOSE) -> None:
         """Publish what is queued, for at most `timeout` seconds."""
@@ -79,36 +98,62 @@ class Outlet:
                 await producer.stop()
 
     def _is_done(self) -> bool:
-        return self._closing.is_set() and self._queue.empty()
+        return self._closing.is_set() and self._queue.empty() and self.dropped == self._reported
 
     async def _pump(self, producer: AIOKafkaProducer) -> None:
-        topic = self._settings.topic_prefix + EVENTS.name
         while not self._is_done():
-            batch = self._take()
-            if not batch:
+            await self._report(producer)
+            records = self._take()
+            if records:
+                await self._deliver(producer, records)
+            else:
                 await asyncio.sleep(LINGER)
-                continue
-            sent = [
-                await producer.send(topic, _encode(event), key=f"{event['tenant']}|{event['service']}".encode())
-                for event in batch
-            ]
-            await asyncio.gather(*sent)
 
-    def _take(self) -> list[dict[str, Any]]:
-        batch: list[dict[str, Any]] = []
-        if self.dropped > self._reported:
-            batch.append({
-                "tenant": self._tenant, "service": self._service, "src": "sdk", "kind": "perf", "ts": time.time_ns() // 1000,
-                "dropped_events": self.dropped - self._reported,
-            })  # fmt: skip
-            self._reported = self.dropped
-        while len(batch) < BATCH:
+    async def _report(self, producer: AIOKafkaProducer) -> None:
+        """Publish how many events were dropped since the last report."""
+        dropped = self.dropped - self._reported
+        if dropped:
+            event = self._own() | {"v": 1, "kind": "perf", "ts": time.time_ns() // 1000, "dropped_events": dropped}
+            key, value = _record(event)
+            await producer.send_and_wait(self._topic, value, key=key)
+            self._reported += dropped
+
+    async def _deliver(self, producer: AIOKafkaProducer, records: list[tuple[bytes, bytes]]) -> None:
+        """Send `records`. What is not acknowledged counts as dropped: sent again, it might be there twice."""
+        sent: list[asyncio.Future[Any]] = []
+        answers: list[Any] = []
+        try:
+            for key, value in records:
+                sent.append(await producer.send(self._topic, value, key=key))
+        finally:
+            answers = await asyncio.gather(*sent, return_exceptions=True)
+            self._drop(len(records) - sum(not isinstance(answer, BaseException) for answer in answers))
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+
+    def _take(self) -> list[tuple[bytes, bytes]]:
+        records: list[tuple[bytes, bytes]] = []
+        while len(records) < BATCH:
             try:
-                batch.append(self._queue.get_nowait())
+                records.append(_record(self._queue.get_nowait()))
             except queue.Empty:
                 break
-        return batch
+            except (TypeError, ValueError):
+                logger.exception("an event that is no JSON is dropped")
+                self._drop(1)
+        return records
+
+    def _own(self) -> dict[str, Any]:
+        return {"tenant": self._tenant, "service": self._service, "src": "sdk"}
+
+    def _drop(self, number: int) -> None:
+        with self._count:
+            self.dropped += number
 
 
-def _encode(event: dict[str, Any]) -> bytes:
-    return json.dumps({name: value for name, value in event.items() if value is not None}, separators=(",", ":")).encode()
+def _record(event: dict[str, Any]) -> tuple[bytes, bytes]:
+    """Key and value."""
+    fields = {name: value for name, value in event.items() if value is not None}
+    value = json.dumps(fields, separators=(",", ":"), allow_nan=False).encode()
+    return f"{event['tenant']}|{event['service']}".encode(), value

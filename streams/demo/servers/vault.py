@@ -13,10 +13,9 @@ from mcp.server.auth.settings import AuthSettings
 from mcp.server.mcpserver import MCPServer
 from pydantic import AnyHttpUrl
 
-from streams.settings import Settings
 from streams.sources.asgi import RefusalMiddleware
 from streams.sources.middleware import Telemetry
-from streams.sources.outlet import Outlet
+from streams.sources.outlet import Outlet, source_settings
 
 HOST = "127.0.0.1"
 HEARTBEAT = 2.0
@@ -43,7 +42,7 @@ def make_app(server: MCPServer[Any], outlet: Outlet) -> RefusalMiddleware:
 def main() -> None:
     """Serve on the loopback until told to end."""
     port, token = int(sys.argv[1]), sys.argv[2]
-    outlet = Outlet(Settings.from_environment(os.environ), service="vault")
+    outlet = Outlet(source_settings(os.environ), service="vault")
     telemetry = Telemetry(outlet, heartbeat=HEARTBEAT)
     url = AnyHttpUrl(f"http://{HOST}:{port}/mcp")
     server: MCPServer[Any] = MCPServer(

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import gzip
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import cramjam
+import pytest
+from aiokafka.consumer.fetcher import PartitionRecords
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.structs import TopicPartition
+
+from streams.runtime import codecs
+from streams.runtime.transport import raw_records
+
+ENCODERS: dict[str, tuple[Callable[..., bytes], Callable[[bytes], bytes]]] = {
+    "gzip": (codecs.decode_gzip, gzip.compress),
+    "lz4": (codecs.decode_lz4, lambda data: bytes(cramjam.lz4.compress(data))),
+    "zstd": (codecs.decode_zstd, lambda data: bytes(cramjam.zstd.compress(data))),
+}
+PLACE = TopicPartition("t", 0)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_what_fits_is_decoded(name: str) -> None:
+    decode, encode = ENCODERS[name]
+    for data in (b"", b"x", b"abc" * 1000):
+        assert decode(encode(data), limit=3000) == data
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_bomb_is_refused(name: str) -> None:
+    decode, encode = ENCODERS[name]
+    with pytest.raises(codecs.BatchTooLargeError, match=f"a {name} batch of .* bytes holds more than 2999"):
+        decode(encode(b"abc" * 1000), limit=2999)
+
+
+def batch(first: int, values: list[bytes], codec: int = 0) -> bytes:
+    builder = DefaultRecordBatchBuilder(
+        2, codec, is_transactional=0, producer_id=-1, producer_epoch=-1, base_sequence=0, batch_size=1 << 30
+    )
+    for offset, value in enumerate(values):
+        builder.append(offset, timestamp=1_000 + offset, key=b"k", value=value, headers=[("h", b"x")])
+    data = bytearray(builder.build())
+    data[:8] = first.to_bytes(8, "big")
+    return bytes(data)
+
+
+def fetched(*batches: bytes, at: int = 0) -> Any:
+    return PartitionRecords(PLACE, MemoryRecords(b"".join(batches)), [], at, None, None, True, "read_uncommitted")
+
+
+@pytest.mark.parametrize("codec", range(5))
+def test_raw_records_are_those_of_the_client(codec: int) -> None:
+    batches = [batch(0, [b"a", b"b"], codec), batch(2, [b"c", b"d", b"e"], codec)]
+    for at in range(5):
+        raw, client = fetched(*batches, at=at), fetched(*batches, at=at)
+        ours, theirs = list(raw_records(raw)), list(client)
+        assert [(r.offset, r.timestamp, r.key, r.value, tuple(r.headers)) for r in ours] == [
+            (r.offset, r.timestamp, r.key, r.value, tuple(r.headers)) for r in theirs
+        ]
+        assert raw.next_fetch_offset == client.next_fetch_offset == 5
+
+
+def test_a_batch_that_cannot_be_decompressed_is_left_out_and_said(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(codecs.decode_zstd, "__defaults__", (1_000,))
+    source = fetched(batch(0, [b"a"]), batch(1, [b"\0" * 500] * 3, codec=4), batch(4, [b"z"]))
+    with caplog.at_level(logging.ERROR):
+        found = list(raw_records(source))
+    assert [(record.offset, record.value) for record in found] == [(0, b"a"), (3, None), (4, b"z")]
+    assert source.next_fetch_offset == 5
+    assert "t[0]: the batch at offsets 1 to 3 cannot be decompressed" in caplog.text

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pytest
+from aiokafka.errors import KafkaConnectionError
+
+from streams.runtime.preflight import StartError, check_topics, partition_counts, patiently
+from streams.settings import Settings
+from streams.topics import ENGINE, NOTIFIER, TOPICS, changelog
+from tests.servers.process import free_port
+
+SETTINGS = Settings(topic_prefix="p.", group="g")
+
+
+def counts(partitions: int = 4) -> dict[str, int]:
+    found = {f"p.{topic.name}": topic.partitions or partitions for topic in TOPICS}
+    return found | {changelog("g", role).name: partitions for role in (ENGINE, NOTIFIER)}
+
+
+def test_topics_that_fit() -> None:
+    assert check_topics(SETTINGS, counts(), (ENGINE, NOTIFIER)) == {ENGINE: 4, NOTIFIER: 4}
+
+
+def test_topics_that_are_missing_are_named_with_the_remedy() -> None:
+    found = counts()
+    del found["p.mcp.events"], found["g-notifier-state-changelog"]
+    with pytest.raises(
+        StartError, match=r"there is no topic g-notifier-state-changelog, p.mcp.events on .*; run `tocsin topics`"
+    ):
+        check_topics(SETTINGS, found, (ENGINE, NOTIFIER))
+    found["p.mcp.events"] = 4
+    assert check_topics(SETTINGS, found, (ENGINE,))
+
+
+def test_partitions_that_do_not_match_are_named() -> None:
+    with pytest.raises(StartError, match="g-engine-state-changelog has 8 partitions, and 4 are needed"):
+        check_topics(SETTINGS, counts() | {"g-engine-state-changelog": 8}, (ENGINE,))
+    with pytest.raises(StartError, match=r"p.mcp.rules has 4 partitions, and 1 are needed"):
+        check_topics(SETTINGS, counts() | {"p.mcp.rules": 4}, (ENGINE,))
+
+
+async def test_what_comes_in_time_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.runtime.preflight.FIRST_WAIT", 0.001)
+    left = 3
+
+    async def ask() -> str:
+        nonlocal left
+        left -= 1
+        if left:
+            raise KafkaConnectionError("nobody there")
+        return "here"
+
+    assert await patiently(ask, "no broker", "start one") == "here"
+
+
+async def test_no_broker_is_told_with_the_address_and_the_remedy() -> None:
+    settings = Settings(bootstrap_servers=f"127.0.0.1:{free_port()}")
+    with pytest.raises(
+        StartError, match=rf"no Kafka broker at {settings.bootstrap_servers} within 0 s .*TOCSIN_BOOTSTRAP_SERVERS"
+    ):
+        await partition_counts(settings, give_up_after=0.3)

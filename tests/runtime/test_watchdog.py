@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from streams.runtime.watchdog import Standing, Watchdog
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.watchdog = Watchdog(lambda: self.now, limit=60)
+
+    def after(self, seconds: float, **standings: tuple[object, int]) -> str | None:
+        self.now += seconds
+        return self.watchdog.look({name: Standing(*standing) for name, standing in standings.items()})
+
+
+def test_lag_without_progress_is_stuck_after_the_limit() -> None:
+    bench = Bench()
+    assert bench.after(0, a=(7, 3)) is None
+    assert bench.after(59, a=(7, 3)) is None
+    assert bench.after(1, a=(7, 4)) == "a is 4 records behind and has made no progress for 60 s"
+
+
+def test_progress_or_no_lag_starts_the_count_anew() -> None:
+    bench = Bench()
+    bench.after(0, a=(7, 3), b=(7, 3))
+    assert bench.after(59, a=(8, 3), b=(7, 0)) is None
+    assert bench.after(59, a=(8, 3), b=(7, 3)) is None
+    assert bench.after(1, a=(9, 3), b=(7, 3)) is not None
+
+
+def test_an_idle_partition_is_never_stuck() -> None:
+    bench = Bench()
+    for _ in range(10):
+        assert bench.after(50, a=(7, 0)) is None
+
+
+def test_a_partition_that_went_away_is_forgotten() -> None:
+    bench = Bench()
+    bench.after(0, a=(7, 3))
+    bench.after(30)
+    assert bench.after(40, a=(7, 3)) is None
+    assert bench.after(59, a=(7, 3)) is None
+    assert bench.after(1, a=(7, 3)) is not None
