@@ -133,6 +133,7 @@ def _ill_typed(error: Exception) -> Problem:
 
 _TEXT = Annotated[str, Meta(max_length=MAX_TEXT)]
 _NAME = Annotated[str, Meta(min_length=1, max_length=MAX_TEXT)]
+_TIME = Annotated[int, Meta(ge=MIN_EVENT_TIME, le=MAX_NUMBER)]
 _INTEGER = Annotated[int, Meta(ge=-MAX_NUMBER, le=MAX_NUMBER)]
 _NUMBER = Annotated[float, Meta(ge=-MAX_NUMBER, le=MAX_NUMBER)]
 _TYPES: Final[tuple[tuple[Any, Any], ...]] = (
@@ -142,7 +143,7 @@ _TYPES: Final[tuple[tuple[Any, Any], ...]] = (
     (contract.Number, _NUMBER),
     (contract.Weight, Annotated[int, Meta(ge=1, le=MAX_WEIGHT)]),
     (contract.Attributes, Annotated[dict[_NAME, _TEXT | bool | _INTEGER | _NUMBER], Meta(max_length=MAX_ATTRIBUTES)]),
-    (contract.Timestamp, Annotated[int, Meta(ge=MIN_EVENT_TIME, le=MAX_NUMBER)] | Annotated[str, Meta(max_length=_MAX_TIME_TEXT)]),
+    (contract.Timestamp, _TIME | Annotated[str, Meta(max_length=_MAX_TIME_TEXT)]),
     (StrictBool, bool),
     *((words, words) for words in (contract.Kind, contract.Outcome, contract.Fault, contract.Side)),
 )

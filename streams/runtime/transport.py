@@ -16,7 +16,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from aiokafka import AIOKafkaConsumer
@@ -59,24 +60,34 @@ class Undecodable(NamedTuple):
     timestamp_type: int = 0
 
 
-def raw_records(source: PartitionRecords) -> Iterator[Incoming]:
-    """The records of a fetched partition as the decoder made them: ConsumerRecord, left out here, is dearest in reading."""
-    batches = source._records
+def raw_records(source: PartitionRecords) -> list[Incoming]:
+    """All records of a fetched partition as the decoder made them: ConsumerRecord, left out here, is dearest in reading."""
+    batches, found = source._records, list[Incoming]()
     while batches.has_next():
         batch = batches.next_batch()
         if source._check_crcs and not batch.validate_crc():
             raise CorruptRecordException(f"Invalid CRC - {source._tp}")
         if not batch.is_control_batch:
-            position = source.next_fetch_offset
-            for record in _records_of(batch, source._tp):
-                if record.offset >= position:
-                    source.next_fetch_offset = record.offset + 1
-                    yield record
+            records = _records_of(batch, source._tp)
+            if records and records[0].offset < source.next_fetch_offset:
+                records = [record for record in records if record.offset >= source.next_fetch_offset]
+            found += records
         # Compaction may have removed the last records of a batch.
         source.next_fetch_offset = batch.next_offset
+    return found
 
 
-def _records_of(batch: Any, place: Any) -> Iterable[Incoming]:
+def take_raw(result: FetchResult, _max_records: int | None = None) -> list[Incoming]:
+    """What FetchResult.getall does, with raw records: those of a partition that is still assigned and at this position."""
+    if not result.check_assignment(result._topic_partition) or not result.has_more():
+        return []
+    records = raw_records(result._partition_records)
+    result._update_position()
+    result._partition_records = None
+    return records
+
+
+def _records_of(batch: Any, place: Any) -> list[Incoming]:
     try:
         return list(batch)
     except Exception as error:  # noqa: BLE001 - each codec raises what it likes, and no batch may stop the partition
@@ -124,10 +135,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         until = loop.time() + (timeout or 0)
         while True:
             for result in fetcher._records.values():
-                if type(result) is FetchResult and result.has_more():
-                    source = result._partition_records
-                    if not hasattr(source, "is_raw"):
-                        source.is_raw, source._records_iterator = True, raw_records(source)
+                if type(result) is FetchResult:
+                    result.getall = partial(take_raw, result)
             fetched: Fetched = await super()._fetch_records(consumer, active_partitions, timeout=0, max_records=max_records)
             left = until - loop.time()
             if fetched or left <= 0 or not self.consumer.flow_active:

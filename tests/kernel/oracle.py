@@ -310,8 +310,8 @@ class Oracle:
         status: Status = "resolved" if kind == "resolved" else "firing"
         labels = {label_name(name): text for name, text in zip(rule.by, key, strict=True)}
         value = None if look is None or look.value is None else float(look.value)
-        number = number_of(threshold)
-        message = ("Resolved: " if kind == "resolved" else "") + render(rule, labels, episode.severity, value, number)
+        summary = render(rule, labels, episode.severity, value, number_of(level_of(rule, episode.severity)))
+        message = f"Resolved: {summary}" if kind == "resolved" else summary
         pairs = [list(pair) for pair in sorted(labels.items())]
         dedup_key = fingerprint(rule.name, pairs, self.topic, self.partition, episode.offset, episode.index, episode.opened_at)
         transition = Transition(
@@ -329,7 +329,7 @@ class Oracle:
             details={"cooldown": rule.cooldown, "kind": kind, "ordinal": episode.ordinal, "partition": self.partition}
             | asdict(place),
             value=value,
-            threshold=number,
+            threshold=number_of(threshold),
             unit=rule.unit or None,
             window=None if look is None else look.window,
             started_at=episode.opened_at,

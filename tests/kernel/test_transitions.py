@@ -14,6 +14,7 @@ from schemas.rule import (
     Rule,
     above,
     absence,
+    below,
     count,
     equal,
     error_rate,
@@ -24,7 +25,7 @@ from schemas.rule import (
     ratio,
     security_violation,
 )
-from tests.kernel.drawing import Fold, drawn, log, micros, row, rule, tick, timed
+from tests.kernel.drawing import WARNING, Fold, drawn, edited, log, micros, row, rule, tick, timed
 
 # --- 7: transitions ---
 
@@ -117,6 +118,20 @@ def test_a_transition_says_all_there_is_to_say(fold: Fold) -> None:
     assert resolved.resolved_at == resolved.decided_at == micros(3)
     assert resolved.started_at == fired.started_at
     assert resolved.dedup_key == fired.dedup_key
+
+
+def test_a_resolution_is_told_with_the_threshold_that_was_crossed(fold: Fold) -> None:
+    failing = rule(measure=mean("dur_us"), warning=above(10), critical=above(50), recover=below(5), summary="{value} {threshold}")
+    gone = edited(failing, levels=[WARNING | {"when": above(10)}])
+    first, last = [row(0, dur_us=60), row(0, dur_us=-60), row(0, dur_us=60)], row(0, dur_us=100)
+    found = fold(log([failing], *first, last, [gone], [])).transitions
+    assert [(each.message, each.threshold) for each in found] == [
+        ("60 50", 50),
+        ("Resolved: 0 50", 5),
+        ("20 10", 10),
+        ("Resolved: no value 10", None),
+    ]
+    assert fold(log([failing], first[0], [gone], [])).transitions[-1].message == "Resolved: no value no value"
 
 
 def test_ids_are_of_the_episode_and_of_what_is_said(fold: Fold) -> None:

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.integration
 
 @dataclass
 class Receiver:
-    """A channel that keeps what it was sent; an alert whose service is in `broken` fails with that error."""
+    """A channel that keeps what it was sent; an alert whose service or id is in `broken` fails with that error."""
 
     broken: dict[str, Exception] = field(default_factory=dict)
     sent: list[Alert] = field(default_factory=list)
@@ -36,8 +36,9 @@ class Receiver:
 
     async def send(self, alert: Alert) -> None:
         self.attempts[alert.source] += 1
-        if alert.source in self.broken:
-            raise self.broken[alert.source]
+        for name in (alert.source, alert.id):
+            if name in self.broken:
+                raise self.broken[name]
         self.sent.append(alert)
 
     async def close(self) -> None:
@@ -79,7 +80,7 @@ async def publisher(settings: Settings, topics: Topics) -> AsyncIterator[Publish
     topic = settings.topic_prefix + ALERTS.name
     async with AIOKafkaProducer(**settings.kafka_client(), metadata_max_age_ms=100) as producer:
         # A consumer that found one of them first would be rebalanced in the middle of the test.
-        while len(await producer.partitions_for(topic)) < 2:  # noqa: ASYNC110 - the broker tells only who asks
+        while len(await producer.partitions_for(topic)) < 2:
             await asyncio.sleep(0.02)
         yield Publisher(producer, topic)
 
@@ -125,9 +126,10 @@ async def test_alerts_that_name_the_channel_are_sent_in_order(settings: Settings
 
 
 async def test_an_alert_that_fails_delays_its_own_key_only(settings: Settings, publisher: Publisher) -> None:
-    receiver = Receiver({"a": Retryable("503")})
+    fired, resolved = pair("a")
+    receiver = Receiver({fired.id: Retryable("503")})
     async with running(settings, receiver):
-        await publisher.publish(*pair("a"), *(alert for number in range(20) for alert in pair(f"s{number}")))
+        await publisher.publish(fired, resolved, *(alert for number in range(20) for alert in pair(f"s{number}")))
         await until(lambda: len(receiver.sent) == 40 and receiver.attempts["a"] > 2)
         receiver.broken.clear()
         await until(lambda: len(receiver.sent) == 42)

@@ -129,8 +129,9 @@ def run(script: list[tuple[Any, ...]], *, checkpoint_before_time_passes: bool) -
     }  # fmt: skip
     for name, *arguments in script:
         does[name](*arguments)
-    while worker.fold.applied < len(worker.log) - 1:
+    while (applied := worker.fold.applied) < len(worker.log) - 1:
         worker.process(100)
+        assert worker.fold.applied > applied
     for _ in range(4):
         worker.advance(COOLDOWN)
     return worker, engine

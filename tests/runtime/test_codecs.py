@@ -57,7 +57,7 @@ def test_raw_records_are_those_of_the_client(codec: int) -> None:
     batches = [batch(0, [b"a", b"b"], codec), batch(2, [b"c", b"d", b"e"], codec)]
     for at in range(5):
         raw, client = fetched(*batches, at=at), fetched(*batches, at=at)
-        ours, theirs = list(raw_records(raw)), list(client)
+        ours, theirs = raw_records(raw), list(client)
         assert [(r.offset, r.timestamp, r.key, r.value, tuple(r.headers)) for r in ours] == [
             (r.offset, r.timestamp, r.key, r.value, tuple(r.headers)) for r in theirs
         ]
@@ -70,7 +70,7 @@ def test_a_batch_that_cannot_be_decompressed_is_left_out_and_said(
     monkeypatch.setattr(codecs.decode_zstd, "__defaults__", (1_000,))
     source = fetched(batch(0, [b"a"]), batch(1, [b"\0" * 500] * 3, codec=4), batch(4, [b"z"]))
     with caplog.at_level(logging.ERROR):
-        found = list(raw_records(source))
+        found = raw_records(source)
     assert [(record.offset, record.value) for record in found] == [(0, b"a"), (3, None), (4, b"z")]
     assert source.next_fetch_offset == 5
     assert "t[0]: the batch at offsets 1 to 3 cannot be decompressed" in caplog.text

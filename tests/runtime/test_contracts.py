@@ -77,7 +77,6 @@ def test_the_versions_are_those_that_were_measured(package: str, held: str) -> N
         (Store.partition_path, ["self", "partition"]),
         (Fetcher.fetched_records, ["self", "partitions", "timeout", "max_records"]),
         (Fetcher._create_fetch_waiter, ["self"]),
-        (PartitionRecords._unpack_records, ["self"]),
         (Sender._do_init_pid, ["self", "node_id"]),
         (Sender._find_coordinator, ["self", "coordinator_type", "coordinator_key"]),
         (Sender._coordinator_dead, ["self", "coordinator_type"]),
@@ -161,9 +160,12 @@ def test_a_store_is_opened_in_raw_mode() -> None:
 
 def test_what_is_fetched_waits_in_the_fetcher_until_it_is_asked_for() -> None:
     assert "self._records[tp]" in source(Fetcher.fetched_records)
-    assert "self._records_iterator = self._unpack_records()" in source(PartitionRecords.__init__)
+    assert "res_or_error.getall(max_records)" in source(Fetcher.fetched_records)
+    assert parameters(FetchResult.getall) == ["self", "max_records"]
+    assert parameters(FetchResult.check_assignment) == ["self", "tp"]
+    assert parameters(FetchResult._update_position) == ["self"]
     assert {"_tp", "_records", "_check_crcs", "next_fetch_offset"} <= set(PartitionRecords.__init__.__code__.co_names)
-    assert {"_partition_records"} <= set(FetchResult.__init__.__code__.co_names)
+    assert {"_partition_records", "_topic_partition"} <= set(FetchResult.__init__.__code__.co_names)
     assert FetchResult.has_more
 
 

@@ -230,7 +230,7 @@ def test_levels_are_put_in_order() -> None:
             lambda: rule(warning=..., levels=[{"severity": "high", "when": above(1)}, {"severity": "info", "when": above(2)}]),
             "levels are listed from info to critical",
         ),
-        (lambda: conditional(above(1)), "condition= takes metric_threshold(), error_rate(), security_violation()"),
+        (lambda: conditional(above(1)), "condition= takes error_rate(), metric_threshold(), security_violation()"),
         (lambda: conditional(error_rate("*", 0.1, "5m"), warning=above(1)), "give either condition= with severity=, or levels"),
         (
             lambda: conditional(error_rate("*", 0.1, "5m"), over="1m", by=()),

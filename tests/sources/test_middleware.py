@@ -196,9 +196,12 @@ async def test_a_handler_that_fails(sink: Capture, telemetry: Telemetry, error: 
 
 
 async def test_parameters_that_the_protocol_refuses(sink: Capture, telemetry: Telemetry) -> None:
-    async with connect(serve(telemetry), "legacy") as client:
+    async def call(ctx: ServerRequestContext[Any], params: CallToolRequestParams) -> CallToolResult:
+        return CallToolResult.model_validate({"content": SENTINEL})
+
+    async with connect(low(telemetry, call), "legacy") as client:
         with pytest.raises(MCPError, match="Invalid request parameters"):
-            await client.call_tool("echo", "no mapping")  # type: ignore[arg-type]
+            await client.call_tool("x", {})
     assert (last(sink).outcome, last(sink).rpc_code) == ("caller_error", "-32602")
 
 
@@ -260,8 +263,8 @@ class Odd:
     [
         ({"method": "tools/call", "params": {"name": "echo"}}, {"method": "tools/call", "tool": "echo"}),
         (
-            {"method": "tools/call", "params": {"name": "echo", ("a", "tuple"): 1}, "protocol_version": "2025-11-25", "request": None,
-             "request_id": 1},
+            {"method": "tools/call", "params": {"name": "echo", ("a", "tuple"): 1}, "protocol_version": "2025-11-25",
+             "request": None, "request_id": 1},
             {"method": "tools/call", "tool": "echo", "proto": "2025-11-25", "req_bytes": None},
         ),
         ({"method": "ping", "params": {"name": b"\xff"}}, {"method": "ping"}),
@@ -292,14 +295,14 @@ async def test_a_result_that_cannot_be_read_is_answered(sink: Capture, telemetry
 
 
 async def test_an_error_that_cannot_be_read_is_raised(sink: Capture, telemetry: Telemetry) -> None:
-    class Unprintable(ValueError):
+    class UnprintableError(ValueError):
         def __str__(self) -> str:
             raise RuntimeError("no text")
 
     async def call_next(ctx: Any) -> Any:
-        raise Unprintable
+        raise UnprintableError
 
-    with pytest.raises(Unprintable):
+    with pytest.raises(UnprintableError):
         await telemetry.middleware(Odd(method="ping", params=None), call_next)
     assert last(sink).method == "ping"
 

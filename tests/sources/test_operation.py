@@ -188,7 +188,14 @@ def test_a_name_of_the_widest_characters_is_an_event() -> None:
 
 @pytest.mark.parametrize(
     ("value", "bytes_"),
-    [(None, 0), ({}, 0), ({"a": 1}, 7), ({"a": "é"}, 10), ({"a": "\ud800"}, 11), ({"a": object}, len('{"a":"<class \'object\'>"}'))],
+    [
+        (None, 0),
+        ({}, 0),
+        ({"a": 1}, 7),
+        ({"a": "é"}, 10),
+        ({"a": "\ud800"}, 11),
+        ({"a": object}, len('{"a":"<class \'object\'>"}')),
+    ],
 )
 def test_sizes_are_those_on_the_wire(value: Any, bytes_: int) -> None:
     assert size(value) == bytes_

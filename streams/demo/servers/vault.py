@@ -14,6 +14,7 @@ from mcp.server.mcpserver import MCPServer
 from pydantic import AnyHttpUrl
 
 from streams.sources.asgi import RefusalMiddleware
+from streams.sources.instrument import leave_on_sigterm
 from streams.sources.middleware import Telemetry
 from streams.sources.outlet import Outlet, source_settings
 
@@ -57,6 +58,7 @@ def main() -> None:
         """A secret, starred out."""
         return "*" * len(name)
 
+    leave_on_sigterm()  # uvicorn raises the signal again once it has ended
     try:
         uvicorn.run(make_app(server, outlet), host=HOST, port=port, log_level="warning")
     finally:

@@ -150,7 +150,7 @@ class _Flights:
         try:
             alert = Alert.model_validate_json(record.value or b"")
         except ValidationError:
-            log.error(  # noqa: TRY400 - what is wrong with a foreign record is no trace of ours
+            log.error(
                 "channel %s: no alert in %s/%d at offset %d", self._name, partition.topic, partition.partition, record.offset
             )
             self._observer.finished(self._name, Outcome.UNREADABLE, 0)

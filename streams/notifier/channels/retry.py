@@ -54,7 +54,7 @@ async def deliver_one(
         except Retryable as error:
             wait = max(backoff(attempt, jitter()), error.after or 0)
             if clock() + wait - dispatched_at >= DEADLINE:
-                log.error(  # noqa: TRY400 - a refusal of theirs is no trace of ours
+                log.error(
                     "channel %s: alert %s is undelivered and given up after %d attempts in %s: %s",
                     name, alert.id, attempt + 1, duration_text(DEADLINE), error,
                 )  # fmt: skip
@@ -62,7 +62,7 @@ async def deliver_one(
             if attempt == 0:
                 log.warning("channel %s: alert %s is not delivered yet, will be tried again: %s", name, alert.id, error)
         except Rejected as error:
-            log.error("channel %s: alert %s is rejected and will not be sent again: %s", name, alert.id, error)  # noqa: TRY400
+            log.error("channel %s: alert %s is rejected and will not be sent again: %s", name, alert.id, error)
             return Outcome.REJECTED
         except Exception:  # one channel's mistake must harm neither the others nor the next alert
             log.exception("channel %s: alert %s made it fail; it will not be sent again", name, alert.id)
