@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -11,7 +12,6 @@ from urllib.parse import urlsplit, urlunsplit
 
 SECURITY_PROTOCOLS: Final = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 SASL_MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
-LOOPBACK: Final = ("127.", "localhost", "[::1]")
 
 
 class SettingsError(ValueError):
@@ -19,7 +19,7 @@ class SettingsError(ValueError):
 
 
 def _setting(default: str, help: str, *, secret: bool = False) -> Any:
-    return field(default=default, metadata={"help": help, "secret": secret})
+    return field(default=default, repr=not secret, metadata={"help": help, "secret": secret})
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,9 @@ class Settings:
             raise SettingsError("SASL needs TOCSIN_KAFKA_USERNAME and TOCSIN_KAFKA_PASSWORD or TOCSIN_KAFKA_PASSWORD_FILE")
         if bool(self.kafka_certificate) != bool(self.kafka_key):
             raise SettingsError("TOCSIN_KAFKA_CERTIFICATE and TOCSIN_KAFKA_KEY go together")
+
+    def require_control_key(self) -> None:
+        """Raise SettingsError where control records would go unsigned to a broker that others reach."""
         if not self.control_key and not self.is_loopback():
             raise SettingsError(
                 "TOCSIN_CONTROL_KEY must be set: without it whoever may write events may also switch rules. "
@@ -85,7 +88,7 @@ class Settings:
 
     def is_loopback(self) -> bool:
         """Whether every broker is on this machine."""
-        return all(server.strip().startswith(LOOPBACK) for server in self.bootstrap_servers.split(","))
+        return all(_is_loopback(server.strip()) for server in self.bootstrap_servers.split(","))
 
     def password(self) -> str:
         """The SASL password, from its setting or its file."""
@@ -130,3 +133,11 @@ class Settings:
 def variable(name: str) -> str:
     """The environment variable of a setting."""
     return f"TOCSIN_{name.upper()}"
+
+
+def _is_loopback(server: str) -> bool:
+    host = server.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -35,12 +35,15 @@ class Failure(click.ClickException):
     """The command could not do what it was asked for: exit status 1."""
 
 
-def settings() -> Settings:
-    """The settings of the environment."""
+def settings(*, signs: bool = False) -> Settings:
+    """The settings of the environment; `signs` says that the command writes or checks control records."""
     try:
-        return Settings.from_environment(os.environ)
+        configured = Settings.from_environment(os.environ)
+        if signs:
+            configured.require_control_key()
     except SettingsError as error:
         raise UnusableSettingsError(str(error)) from None
+    return configured
 
 
 def connected(settings: Settings, work: Coroutine[Any, Any, _Result]) -> _Result:

@@ -35,7 +35,7 @@ def command(paths: tuple[Path, ...], prune: bool, dry_run: bool, based_on: str |
     Exit status: 0 the ruleset is active, 1 refused or failed, 2 unusable settings.
     """
     ruleset = loaded_or_failure(paths).ruleset()
-    configured = settings()
+    configured = settings(signs=True)
     connected(configured, _deploy(configured, ruleset, prune=prune, dry_run=dry_run, based_on=based_on, again=again))
 
 

@@ -43,7 +43,7 @@ def command(only: str | None, log_format: str) -> None:
     /metrics, /healthz and /readyz are on http://127.0.0.1:9464 (TOCSIN_METRICS_PORT).
     Exit status: 0 ended in order, 1 could not go on (the last line says why), 2 unusable settings.
     """  # noqa: D301 - click reads the escape
-    configured = settings()
+    configured = settings(signs=True)
     from streams.runtime import worker  # noqa: PLC0415 - Faust is slow to import, and a wrong setting should not wait for it
 
     raise SystemExit(worker.run(configured, only=only, log_format=log_format))

@@ -54,11 +54,18 @@ class RoleApp(faust.App):
 
         try:
             done = await self.partitions.take_over(partitions, generation, self.store, recovered)
+            if done:
+                await self._check_source()
         except Exception as error:  # noqa: BLE001 - whatever it is, no record may be folded after it
             self.partitions.fail(error)
             done = False
         if not done:
             await asyncio.Event().wait()  # until the next assignment, or the end of the worker, cancels this
+
+    async def _check_source(self) -> None:
+        places = {TP(self.source, number): applied for number, applied in self.partitions.applied().items()}
+        for place, end in (await self.consumer.highwaters(*places)).items() if places else ():
+            check_end(TP(*place), places[TP(*place)], end)
 
     def _moved(self) -> None:
         self.partitions.progress += 1
@@ -71,6 +78,19 @@ class RoleApp(faust.App):
             if end is not None:
                 found[number] = max(end - applied - 1, 0)
         return found
+
+
+class ReplacedLogError(RuntimeError):
+    """The topic that a role reads is not the one that its state was made from."""
+
+
+def check_end(place: TP, applied: int, end: int) -> None:
+    """Raise ReplacedLogError where a partition ends before what was folded: new records would be taken for old ones."""
+    if applied >= end:
+        raise ReplacedLogError(
+            f"{place.topic}[{place.partition}] ends at offset {end}, and its state holds records up to {applied}: the topic was "
+            "deleted and created again, or lost its end. Set a new TOCSIN_GROUP and run `tocsin topics` to start from what is there"
+        )
 
 
 def build_app(

@@ -146,7 +146,7 @@ class Partitions:
         partition = self._open.get(number)
         if partition is None or generation != self._generation or self.failure.done():
             return
-        if records[0].offset > partition.next_offset:
+        if 0 < partition.next_offset < records[0].offset:
             missing = records[0].offset - partition.next_offset
             self._metrics.gaps.labels(self.role).inc(missing)
             log.warning(

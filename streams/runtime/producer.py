@@ -123,8 +123,8 @@ class Changelog:
             metadata = await (await producer.send_batch(batch, self.topic, partition=partition))
         except ProducerFenced as error:
             raise FencedError(
-                f"another worker has taken over partition {partition} of {self.topic}; this one was silent for too long "
-                "(a pause of the process, or two workers with the same TOCSIN_GROUP and no common broker view)"
+                f"another worker has taken over partition {partition} of {self.topic}, because this one was silent for too long; "
+                "was the process or the machine suspended? Start it again"
             ) from error
         offset: int = metadata.offset
         if offset < 0:

@@ -16,6 +16,7 @@ from streams.notifier.cooldown import CooldownError, FailOpenCooldowns, open_coo
 from streams.operations.health import HealthServer, why_not_ready
 from streams.operations.metrics import Metrics
 from streams.runtime import logs
+from streams.runtime.app import ReplacedLogError
 from streams.runtime.preflight import StartError, check_topics, partition_counts, patiently
 from streams.runtime.producer import FencedError, Outbox
 from streams.runtime.recovery import RecoveryError
@@ -30,7 +31,9 @@ log = logging.getLogger("tocsin.worker")
 CHANNELS_WITHIN: Final = 8.0
 """Seconds that channels get to end what they are about."""
 THREADS_WITHIN: Final = 2.0
-_EXPLAINED: Final = (StartError, SettingsError, FencedError, RecoveryError, MissingRulesetError, StuckError, CooldownError)
+_EXPLAINED: Final = (
+    StartError, SettingsError, FencedError, RecoveryError, ReplacedLogError, MissingRulesetError, StuckError, CooldownError,
+)  # fmt: skip
 """Errors whose message says all; others are logged with their trace."""
 _GC: Final = (50_000, 20, 100)
 

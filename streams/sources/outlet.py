@@ -9,6 +9,7 @@ import queue
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from aiokafka import AIOKafkaProducer
@@ -46,7 +47,7 @@ def source_settings(environment: Mapping[str, str]) -> Settings:
 
     Raises SettingsError as Settings.from_environment does.
     """
-    return Settings.from_environment({**environment, "TOCSIN_CONTROL_KEY": "unknown to sources"})
+    return replace(Settings.from_environment(environment), control_key="")
 
 
 class Outlet:

@@ -106,7 +106,8 @@ actions = st.lists(
 )
 
 
-def run(script: list[tuple[Any, ...]], *, checkpoint_before_time_passes: bool) -> tuple[Worker, Engine]:
+def run(script: list[tuple[Any, ...]], *, replay_before_time_passes: bool) -> tuple[Worker, Engine]:
+    """Play `script`, then all that is left. A cooldown may end between a decision and its replay, if time passes there."""
     worker, engine = Worker(), Engine()
 
     def step(service: str, rises: bool) -> None:
@@ -116,16 +117,21 @@ def run(script: list[tuple[Any, ...]], *, checkpoint_before_time_passes: bool) -
         for transition in engine.written[-number:]:
             worker.append(transition)
 
+    def crash() -> None:
+        worker.crash()
+        if replay_before_time_passes:
+            worker.process(len(worker.log))
+
     def advance(by: str) -> None:
-        if checkpoint_before_time_passes:
+        if replay_before_time_passes:
             worker.checkpoint()
         worker.advance(by)
-        if checkpoint_before_time_passes:
+        if replay_before_time_passes:
             worker.checkpoint()
 
     does: dict[str, Callable[..., None]] = {
         "step": step, "again": again, "advance": advance,
-        "process": worker.process, "checkpoint": worker.checkpoint, "crash": worker.crash,
+        "process": worker.process, "checkpoint": worker.checkpoint, "crash": crash,
     }  # fmt: skip
     for name, *arguments in script:
         does[name](*arguments)
@@ -140,7 +146,7 @@ def run(script: list[tuple[Any, ...]], *, checkpoint_before_time_passes: bool) -
 @given(actions)
 @settings(deadline=None)
 def test_each_transition_has_one_decision(script: list[tuple[Any, ...]]) -> None:
-    worker, engine = run(script, checkpoint_before_time_passes=True)
+    worker, engine = run(script, replay_before_time_passes=True)
     decided = defaultdict(set)
     for _, alert in worker.sent:
         decided[alert.id].add(alert.reason)
@@ -152,7 +158,7 @@ def test_each_transition_has_one_decision(script: list[tuple[Any, ...]]) -> None
 @given(actions)
 @settings(deadline=None)
 def test_a_resolve_is_dispatched_where_its_firing_was(script: list[tuple[Any, ...]]) -> None:
-    worker, engine = run(script, checkpoint_before_time_passes=False)
+    worker, engine = run(script, replay_before_time_passes=False)
     dispatched = [alert for topic, alert in worker.sent if topic == "mcp.alerts"]
     fired = {alert.dedup_key for alert in dispatched if alert.status == "firing"}
     resolved = {alert.dedup_key for alert in dispatched if alert.status == "resolved"}
@@ -163,7 +169,7 @@ def test_a_resolve_is_dispatched_where_its_firing_was(script: list[tuple[Any, ..
 @given(actions)
 @settings(deadline=None)
 def test_what_fires_on_is_dispatched_and_is_in_the_state(script: list[tuple[Any, ...]]) -> None:
-    worker, engine = run(script, checkpoint_before_time_passes=False)
+    worker, engine = run(script, replay_before_time_passes=False)
     firing = {transition.key.encode() for transition in engine.written} - {
         transition.key.encode() for transition in engine.written if transition.status == "resolved"
     }
@@ -176,7 +182,7 @@ def test_what_fires_on_is_dispatched_and_is_in_the_state(script: list[tuple[Any,
 @given(actions.map(lambda script: [item for item in script if item[0] != "crash"]))
 @settings(deadline=None)
 def test_without_a_crash_nothing_is_said_twice_and_firings_are_counted(script: list[tuple[Any, ...]]) -> None:
-    worker, engine = run(script, checkpoint_before_time_passes=False)
+    worker, engine = run(script, replay_before_time_passes=False)
     dispatched = [alert.id for topic, alert in worker.sent if topic == "mcp.alerts"]
     assert len(dispatched) == len(set(dispatched))
     recorded = [alert.id for topic, alert in worker.sent if topic == "mcp.transitions"]

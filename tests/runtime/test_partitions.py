@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Iterable
 
 import pytest
+from faust.types import TP
 
 from streams.operations.metrics import Metrics
+from streams.runtime.app import ReplacedLogError, check_end
 from streams.runtime.checkpoint import AbandonedError
 from streams.runtime.partitions import NotRecoveredError, Partitions, spans
 from tests.runtime.counting import CountingFold, restore
@@ -127,10 +129,17 @@ async def test_records_that_are_missing_in_the_log_are_counted() -> None:
     world, metrics = World(), Metrics()
     partitions = partitions_of(world, metrics)
     await partitions.take_over([0], 1, world, world.recover)
-    await partitions.process(0, 1, records(0, 5))
+    await partitions.process(0, 1, records(2, 5))  # where nothing was folded yet, nothing is missing
     await partitions.process(0, 1, records(9, 10))
     await partitions.process(0, 1, records(11, 12))
     assert metrics.registry.get_sample_value("tocsin_missing_records_total", {"role": "engine"}) == 3
+
+
+def test_a_log_that_ends_before_the_state_is_refused() -> None:
+    check_end(TP("mcp.events", 2), -1, 0)
+    check_end(TP("mcp.events", 2), 9, 10)
+    with pytest.raises(ReplacedLogError, match=r"mcp.events\[2\] ends at offset 9, and its state holds records up to 9"):
+        check_end(TP("mcp.events", 2), 9, 9)
 
 
 @pytest.mark.parametrize(

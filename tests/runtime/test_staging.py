@@ -77,6 +77,8 @@ async def test_what_does_not_fit_is_written_in_many_and_leaves_nothing_behind() 
     assert size_of(ITEMS) > LIMIT
     assert await append_whole(log, 0, ITEMS) == len(log.records) - 1
     assert log.state() == NEW
+    compacted = dict(log.records)
+    assert {key: value for key, value in compacted.items() if value is not None} == NEW
 
 
 @pytest.mark.parametrize("batches", range(1, 20))
