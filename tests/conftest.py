@@ -17,8 +17,8 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from streams.settings import Settings
+from streams.testing import FakeClock as Clock
 from streams.topics import ENGINE, NOTIFIER, PARTITIONS, TOPICS, Topic, changelog
-from tests.clock import Clock
 from tests.servers.kafka import KafkaFetchError, KafkaServer
 from tests.servers.process import ServerError
 from tests.servers.programs import MissingProgramError

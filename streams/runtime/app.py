@@ -89,7 +89,7 @@ def check_end(place: TP, applied: int, end: int) -> None:
     if applied >= end:
         raise ReplacedLogError(
             f"{place.topic}[{place.partition}] ends at offset {end}, and its state holds records up to {applied}: the topic was "
-            "deleted and created again, or lost its end. Set a new TOCSIN_GROUP and run `tocsin topics` to start from what is there"
+            "deleted and created again, or lost its end. Set a new TOCSIN_GROUP and run `tocsin topics` to start from it"
         )
 
 

@@ -75,7 +75,7 @@ def test_times_move_by_the_shift() -> None:
         (b"{", "expecting property name"),
         (b'{"ts":1,"ts":2,"kind":"metric","service":"x"}', "ts"),
         (EVENT | {"kind": "other"}, "kind: "),
-        ({"ts": 1, "kind": "metric"}, "service: is missing"),
+        ({"ts": NOW, "kind": "metric"}, "service: is missing"),
         ([EVENT, EVENT | {"value": "7"}], "value: "),
         (EVENT | {"ts": NOW + 301_000_000}, "ts: lies 301 s in the future"),
         (b'{"ts":1,"kind":"metric","service":"x","value":NaN}', ""),
@@ -96,10 +96,13 @@ def test_a_line_too_long_is_refused() -> None:
 
 async def test_newest_copies_what_it_reads() -> None:
     source = (
-        b'{"bad\n' + json.dumps(EVENT | {"ts": 5}).encode() + b"\n" + json.dumps([EVENT | {"ts": 9}, EVENT | {"ts": 7}]).encode()
+        b'{"bad\n'
+        + json.dumps(EVENT | {"ts": NOW + 5}).encode()
+        + b"\n"
+        + json.dumps([EVENT | {"ts": NOW + 9}, EVENT | {"ts": NOW + 7}]).encode()
     )
     spool = io.BytesIO()
-    assert await newest(io.BytesIO(source), spool) == 9
+    assert await newest(io.BytesIO(source), spool) == NOW + 9
     assert spool.read() == source
 
 

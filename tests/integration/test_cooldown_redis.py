@@ -15,7 +15,7 @@ from schemas.time import MICROS
 from streams.notifier.cooldown import CooldownError, FailOpenCooldowns, LocalCooldowns, RedisCooldowns
 from streams.notifier.partition import NotifierPartition
 from streams.notifier.policy import Claim, Claimed
-from tests.clock import Clock
+from streams.testing import FakeClock as Clock
 from tests.notifier.cases import Episode, log, reasons
 from tests.servers.redis import RedisServer
 

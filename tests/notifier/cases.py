@@ -9,7 +9,7 @@ from schemas.alert import Alert, Reason, Transition, fingerprint
 from schemas.time import to_duration
 from streams.notifier.policy import Case, read_case
 from streams.records import Outgoing
-from tests.clock import START
+from streams.testing import START
 
 MINUTE = 60_000_000
 

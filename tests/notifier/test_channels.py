@@ -20,7 +20,8 @@ from streams.notifier.channels.channel import Rejected, Retryable
 from streams.notifier.channels.log import MAX_LINE, LogChannel, line
 from streams.notifier.channels.webhook import MAX_RETRY_AFTER, NEVER, WebhookChannel, retry_after, webhook_body
 from streams.settings import Settings, SettingsError
-from tests.clock import START, Clock
+from streams.testing import START
+from streams.testing import FakeClock as Clock
 from tests.notifier.cases import Episode
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -12,7 +12,7 @@ from schemas.time import MICROS
 from streams.notifier.cooldown import CAP_HOLD, FailOpenCooldowns, LocalCooldowns, RedisCooldowns, open_cooldowns
 from streams.notifier.policy import Claim, Claimed
 from streams.settings import Settings
-from tests.clock import Clock
+from streams.testing import FakeClock as Clock
 
 MINUTE = 60 * MICROS
 

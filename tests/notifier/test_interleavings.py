@@ -15,7 +15,7 @@ from schemas.alert import Alert, Reason, Transition
 from streams.notifier.cooldown import LocalCooldowns
 from streams.notifier.partition import NotifierPartition
 from streams.records import Outgoing
-from tests.clock import Clock
+from streams.testing import FakeClock as Clock
 from tests.notifier.cases import Episode, Record, encode
 
 COOLDOWN = "60s"

@@ -16,7 +16,7 @@ from streams.notifier.policy import Claim, Claimed
 from streams.notifier.state import StateVersionError
 from streams.records import Outgoing
 from streams.settings import Settings
-from tests.clock import Clock
+from streams.testing import FakeClock as Clock
 from tests.notifier.cases import MINUTE, Episode, Record, case, log, reasons, told
 
 ALERTS, TRANSITIONS, STATE = "mcp.alerts", "mcp.transitions", "mcp.alerts.state"

@@ -25,7 +25,7 @@ from streams.notifier.policy import (
     read_case,
     release,
 )
-from tests.clock import START
+from streams.testing import START
 from tests.notifier.cases import MINUTE, Episode, case, encode
 
 NOW = START + MINUTE

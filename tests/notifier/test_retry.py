@@ -11,7 +11,7 @@ from schemas.alert import Alert
 from schemas.time import MICROS
 from streams.notifier.channels.channel import Rejected, Retryable
 from streams.notifier.channels.retry import BASE, CAP, DEADLINE, Outcome, backoff, deliver_one
-from tests.clock import Clock
+from streams.testing import FakeClock as Clock
 from tests.notifier.cases import Episode
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from streams.sources.asgi import HEAD, RefusalMiddleware, refusal_fields
-from tests.clock import START, Clock
+from streams.testing import START
+from streams.testing import FakeClock as Clock
 from tests.sources.capture import Broken, Capture
 
 TOKEN = {b"authorization": b"Bearer abc"}

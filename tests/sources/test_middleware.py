@@ -21,7 +21,8 @@ from mcp_types import CallToolRequestParams, CallToolResult, ListToolsResult, Te
 from schemas.event import Event
 from streams.sources.middleware import Telemetry
 from streams.sources.outlet import Sink
-from tests.clock import START, Clock
+from streams.testing import START
+from streams.testing import FakeClock as Clock
 from tests.sources.capture import Broken, Capture
 
 SENTINEL = "sentinel-7f3d"
