@@ -34,7 +34,7 @@ check: setup ## lint, format, types and the direction of imports
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/mypy --no-error-summary
-	@$(BIN)/lint-imports --quiet
+	@$(BIN)/lint-imports
 	@echo "ruff, mypy, lint-imports: clean"
 
 unit: setup ## the tests that need no servers
