@@ -17,7 +17,7 @@ pytestmark = pytest.mark.integration
 
 def test_published_events_are_keyed_and_refused_lines_counted(own: Settings) -> None:
     good = [event(service=f"s{number}") for number in range(20)]
-    bad = [b"{", event(kind="none"), {"ts": 1}, [event(), event(value="x")], b"x" * 2_000_000] + [b"7"] * 8
+    bad = [b"{", event(kind="none"), {"ts": 1_767_225_600_000_000}, [event(), event(value="x")], b"x" * 2_000_000] + [b"7"] * 8
     result = tocsin(own, "publish", stdin=lines(*good[:10], *bad, good[10:]))
     assert result.exit_code == 1
     assert "20 events published; 13 lines refused" in result.stderr
