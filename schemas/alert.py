@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
-from schemas.rule import Severity
+from schemas.condition import Severity
 from schemas.time import Moment, to_rfc3339
 
 Status = Literal["firing", "resolved"]

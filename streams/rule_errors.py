@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from schemas import rule as vocabulary
-from schemas.rule import SEVERITIES, Rule
+from schemas.condition import SEVERITIES
+from schemas.rule import Rule
 
 _FIELDS: Final = (*Rule.model_fields, *SEVERITIES, "condition", "severity")
 

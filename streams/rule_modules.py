@@ -13,7 +13,8 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, Final
 
-from schemas.rule import MAX_RULES, SEVERITIES, Rule, Ruleset
+from schemas.condition import SEVERITIES
+from schemas.rule import MAX_RULES, Rule, Ruleset
 from streams.rule_errors import RuleError, explained
 from streams.topics import RULES
 

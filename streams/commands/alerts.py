@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from schemas.alert import DISPATCHED, Alert
-from schemas.rule import SEVERITIES
+from schemas.condition import SEVERITIES
 from schemas.time import duration_text, to_micros, to_rfc3339
 from streams.commands.console import connected, examples, settings, stdout, visible
 from streams.settings import Settings

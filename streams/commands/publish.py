@@ -13,7 +13,8 @@ import click
 from aiokafka import AIOKafkaProducer
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
-from schemas.rule import Regression, Rule
+from schemas.measure import Regression
+from schemas.rule import Rule
 from schemas.time import MICROS, duration_text
 from streams.commands.console import Failure, connected, examples, settings, stderr, visible
 from streams.commands.event_lines import EventRecord, Line, RefusedLineError, lines_of, newest, records_of

@@ -6,16 +6,17 @@ Everything is an integer, so merging needs no order: weights and counts as they 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import Any, Final, Self
 
+from schemas.measure import Count, Max, Mean, Measure, Min, Rate, Ratio, Regression, Sum
 from schemas.number import SCALE
-from schemas.rule import Count, Max, Mean, Measure, Min, Rate, Ratio, Regression, Sum
 from schemas.time import MICROS
 
 Value = tuple[int, int]
 """An exact rational: numerator and positive denominator."""
 
-_LIMB = 10**18
+LIMB: Final = 10**18
+"""Sums are stored as two numbers, of which the lower lies below this one: each fits 64 bits."""
 
 
 class Aggregate:
@@ -66,11 +67,11 @@ class Aggregate:
 
     def encode(self) -> list[Any]:
         """The aggregate as a list of integers that fit 64 bits."""
-        high, low = divmod(self.sum, _LIMB)
+        high, low = divmod(self.sum, LIMB)
         extremes = (
             (None, None)
             if self.smallest is None or self.largest is None
-            else (divmod(self.smallest, _LIMB), divmod(self.largest, _LIMB))
+            else (divmod(self.smallest, LIMB), divmod(self.largest, LIMB))
         )
         return [self.count, self.events, self.first_offset, self.last_offset, self.of, high, low, *extremes]
 
@@ -79,10 +80,10 @@ class Aggregate:
         """The aggregate that `encode` wrote."""
         found = cls()
         found.count, found.events, found.first_offset, found.last_offset, found.of, high, low, smallest, largest = held
-        found.sum = high * _LIMB + low
+        found.sum = high * LIMB + low
         if smallest is not None:
-            found.smallest = smallest[0] * _LIMB + smallest[1]
-            found.largest = largest[0] * _LIMB + largest[1]
+            found.smallest = smallest[0] * LIMB + smallest[1]
+            found.largest = largest[0] * LIMB + largest[1]
         return found
 
 

@@ -2,53 +2,26 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from typing import Any, Final, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
 from schemas.alert import Transition
-from schemas.number import SCALE, to_fixed
+from schemas.number import to_fixed
 from streams.kernel.aggregates import Aggregate, merged
 from streams.kernel.columns import Bool, Columns, Float, Int
 from streams.kernel.expression import mask
+from streams.kernel.group import Group, Key, cell_key, decode_group, encode_group, group_key
 from streams.kernel.judge import Plan, Windows
-from streams.kernel.lifecycle import Episode, Firing, Judgement, Opening, Pending, Resolved, advance
+from streams.kernel.lifecycle import Firing, Judgement, Opening, Resolved, advance
+from streams.kernel.reduction import reduce_rows
 from streams.kernel.slices import Reach, reach_at
 from streams.kernel.transition import Decider, make_transition
-
-GROUP: Final = b"g"
-CELL: Final = b"c"
-_SLICE: Final = struct.Struct(">q")
-_EXACT: Final = 2.0**53
-_LIMB: Final = 10**18
-
-Key = tuple[str, ...]
-
-
-class Group:
-    """What is known of one group: stream times of its first and last counted event, its slices, its episode."""
-
-    __slots__ = ("cells", "episode", "first_at", "key", "last_at")
-
-    def __init__(self, key: Key, first_at: int, last_at: int, episode: Episode | None = None) -> None:
-        self.key = key
-        self.first_at = first_at
-        self.last_at = last_at
-        self.episode = episode
-        self.cells: dict[int, Aggregate] = {}
-
-    def window(self, first: int, end: int) -> Aggregate:
-        """The slices [first, end) as one."""
-        cells = self.cells
-        if len(cells) <= end - first:
-            return merged(cell for number, cell in cells.items() if first <= number < end)
-        return merged(cells[number] for number in range(first, end) if number in cells)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +149,7 @@ class RuleGroups:
             return
         codes, keys = columns.groups(self.plan.rule.by)
         distinct, firsts, members = np.unique(codes[touched], return_index=True, return_inverse=True)
-        cells = _reduce(columns, touched, members, numbers, of, values)
+        cells = reduce_rows(columns, touched, members, numbers, of, values)
         order = np.argsort(members, kind="stable")
         ends = np.searchsorted(members[order], np.arange(len(distinct)), side="right").tolist()
         for place in np.argsort(firsts, kind="stable").tolist():
@@ -322,108 +295,3 @@ class RuleGroups:
     def restore_cell(self, key: Key, number: int, value: bytes) -> None:
         """Take over a slice; its group comes first."""
         self.groups[key].cells[number] = Aggregate.decode(msgspec.msgpack.decode(value))
-
-
-def group_key(state_id: bytes, key: Key) -> bytes:
-    """Table key of a group."""
-    return GROUP + state_id + msgspec.json.encode(key)
-
-
-def cell_key(state_id: bytes, key: Key, number: int) -> bytes:
-    """Table key of a slice of a group."""
-    return CELL + state_id + _SLICE.pack(number) + msgspec.json.encode(key)
-
-
-def split_group_key(table_key: bytes) -> tuple[bytes, Key]:
-    """State id and group of a table key."""
-    return table_key[1:9], msgspec.json.decode(table_key[9:], type=tuple[str, ...])
-
-
-def split_cell_key(table_key: bytes) -> tuple[bytes, Key, int]:
-    """State id, group and slice of a table key."""
-    return table_key[1:9], msgspec.json.decode(table_key[17:], type=tuple[str, ...]), _SLICE.unpack(table_key[9:17])[0]
-
-
-def encode_group(group: Group) -> bytes:
-    """The table value of a group."""
-    episode = group.episode
-    held: list[Any] = [group.first_at, group.last_at]
-    if episode is not None:
-        opening = episode.opening
-        held += [
-            (opening.offset, opening.index, opening.opened_at),
-            episode.since,
-            None if episode.baseline is None else (*divmod(episode.baseline[0], _LIMB), episode.baseline[1]),
-        ]
-        held += [episode.valued_at]
-    if isinstance(episode, Firing):
-        held += [episode.rank, episode.recovering, episode.ordinal]
-    return msgspec.msgpack.encode(held)
-
-
-def decode_group(key: Key, value: bytes) -> Group:
-    """The group that `encode_group` wrote."""
-    first_at, last_at, *held = msgspec.msgpack.decode(value)
-    episode: Episode | None = None
-    if held:
-        opening, since, limbs, valued_at, *firing = held
-        baseline = None if limbs is None else (limbs[0] * _LIMB + limbs[1], limbs[2])
-        episode = Pending(Opening(*opening), tuple(since), valued_at, baseline)
-        if firing:
-            rank, recovering, ordinal = firing
-            episode = Firing(episode.opening, episode.since, rank, valued_at, recovering, ordinal, baseline)
-    return Group(key, first_at, last_at, episode)
-
-
-def _reduce(
-    columns: Columns, touched: Int, members: Int, numbers: Int, of: Bool | None, values: Float | None
-) -> list[dict[int, Aggregate]]:
-    """The rows `touched` as aggregates: per member (0 to m - 1) a dict from slice to aggregate."""
-    lowest = int(numbers.min()) if len(numbers) else 0
-    width = int(numbers.max()) - lowest + 1 if len(numbers) else 1
-    distinct, firsts, cells = np.unique(members * width + (numbers - lowest), return_index=True, return_inverse=True)
-    size = len(distinct)
-    weights, offsets = columns.weight[touched], columns.offset[touched]
-    last = np.zeros(size, dtype=np.int64)
-    last[cells] = offsets  # rows are in log order, and the last assignment stays
-    counts = np.bincount(cells, weights, size)
-    events = np.bincount(cells, minlength=size)
-    matching = np.zeros(size) if of is None else np.bincount(cells, weights * of[touched], size)
-    found: list[dict[int, Aggregate]] = [{} for _ in range(int(members.max()) + 1 if len(members) else 0)]
-    measured = None if values is None else _measure(cells, size, weights, values[touched])
-    for place, code in enumerate(distinct.tolist()):
-        cell = Aggregate()
-        cell.count, cell.events, cell.of = int(counts[place]), int(events[place]), int(matching[place])
-        cell.first_offset, cell.last_offset = int(offsets[firsts[place]]), int(last[place])
-        if measured is not None:
-            cell.sum, cell.smallest, cell.largest = measured[place]
-        member, number = divmod(code, width)
-        found[member][number + lowest] = cell
-    return found
-
-
-def _measure(cells: Int, size: int, weights: Int, values: Float) -> list[tuple[int, int, int]]:
-    """Per cell the exact weighted sum, the smallest and the largest value."""
-    smallest, largest = np.full(size, np.inf), np.full(size, -np.inf)
-    np.minimum.at(smallest, cells, values)
-    np.maximum.at(largest, cells, values)
-    whole = np.trunc(values)
-    parts = np.rint((values - whole) * 1e9)
-    heaviest = float(weights.max()) * len(values)
-    if heaviest * float(np.abs(whole).max()) < _EXACT and heaviest * 1e9 < _EXACT:
-        # Below 2**53 float64 adds integers without rounding.
-        sums = [
-            int(high) * SCALE + int(low)
-            for high, low in zip(
-                np.bincount(cells, whole * weights, size).tolist(),
-                np.bincount(cells, parts * weights, size).tolist(),
-                strict=True,
-            )
-        ]
-    else:
-        sums = [0] * size
-        for cell, weight, value in zip(cells.tolist(), weights.tolist(), values.tolist(), strict=True):
-            sums[cell] += weight * to_fixed(value)
-    return [
-        (total, to_fixed(low), to_fixed(high)) for total, low, high in zip(sums, smallest.tolist(), largest.tolist(), strict=True)
-    ]

@@ -6,21 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
+from schemas.condition import SEVERITIES, Threshold
+from schemas.measure import Count, Max, Mean, Min, Rate, Ratio, Regression, Sum
 from schemas.number import SCALE, exact_fixed
-from schemas.rule import (
-    SEVERITIES,
-    Count,
-    Max,
-    Mean,
-    Min,
-    Rate,
-    Ratio,
-    Regression,
-    Rule,
-    Sum,
-    Threshold,
-    fingerprint_of_aggregate,
-)
+from schemas.rule import Rule, fingerprint_of_aggregate
 from streams.kernel.aggregates import Aggregate, Value, reach, result
 from streams.kernel.lifecycle import Episode, Firing, Pending, Timing, Verdict
 

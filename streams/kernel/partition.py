@@ -13,7 +13,8 @@ import numpy as np
 from schemas.alert import Reason, Transition
 from schemas.rule import Ruleset
 from streams.kernel.columns import Bool, Chunk, Columns, Origin, SwitchStep, TickStep
-from streams.kernel.groups import CELL, GROUP, Entry, Rows, RuleGroups, split_cell_key, split_group_key
+from streams.kernel.group import CELL, GROUP, split_cell_key, split_group_key
+from streams.kernel.groups import Entry, Rows, RuleGroups
 from streams.kernel.judge import Plan
 from streams.kernel.lifecycle import Resolved
 from streams.kernel.slices import stream_times, tick_time

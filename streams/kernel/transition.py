@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from schemas.alert import Evidence, Reason, Transition, Window, fingerprint
+from schemas.condition import SEVERITIES
 from schemas.message import render
-from schemas.rule import SEVERITIES, label_name
+from schemas.rule import label_name
 from streams.kernel.aggregates import Aggregate
 from streams.kernel.judge import Bound, Plan, Windows
 from streams.kernel.lifecycle import Fired, Firing, Raised, Resolved

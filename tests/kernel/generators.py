@@ -10,15 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
+from schemas.condition import SEVERITIES, Condition, Level, Severity, Threshold
 from schemas.expression import Everything, Predicate
 from schemas.rule import (
-    SEVERITIES,
-    Condition,
-    Level,
     Rule,
     Ruleset,
-    Severity,
-    Threshold,
     above,
     absence,
     below,

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from schemas.condition import Severity, Threshold
 from schemas.expression import AllOf, Among, AnyOf, Compare, Everything, Exists, FieldReference, Not, Predicate, Scalar
+from schemas.measure import Count, Max, Mean, Min, Rate, Ratio, Regression, Sum
 from schemas.number import SCALE, exact_fixed
-from schemas.rule import Count, Max, Mean, Min, Rate, Ratio, Regression, Rule, Severity, Sum, Threshold, label_name
+from schemas.rule import Rule, label_name
 from tests.kernel.log import SECOND, Row
 
 Key = tuple[str, ...]

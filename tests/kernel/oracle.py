@@ -14,9 +14,11 @@ from fractions import Fraction
 from typing import Any, Final, NamedTuple
 
 from schemas.alert import Evidence, Reason, Status, Transition, Window, fingerprint
+from schemas.condition import SEVERITIES, Severity, Threshold
+from schemas.measure import Count, Rate, Ratio
 from schemas.message import render
 from schemas.number import SCALE, to_fixed
-from schemas.rule import SEVERITIES, Count, Rate, Ratio, Rule, Severity, Threshold, label_name
+from schemas.rule import Rule, label_name
 from tests.kernel.log import SECOND, EventsRecord, NothingRecord, Record, Row, SwitchRecord, TickRecord
 from tests.kernel.measuring import (
     Accepted,

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from schemas.rule import Measure, Rule, above, absence, attribute, below, count, equal, event, mean, rate, ratio, sum_of
+from schemas.measure import Measure
+from schemas.rule import Rule, above, absence, attribute, below, count, equal, event, mean, rate, ratio, sum_of
 from tests.kernel.drawing import WARNING, Fold, drawn, edited, lines, log, micros, row, rule, tick, timed
 
 # --- 4: when a rule is judged ---

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from schemas.measure import Measure
 from schemas.rule import (
-    Measure,
     Rule,
     above,
     absence,

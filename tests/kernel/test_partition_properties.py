@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 from schemas.alert import Transition
-from schemas.rule import SEVERITIES
+from schemas.condition import SEVERITIES
 from tests.kernel.folds import MAX_GROUPS, Outcome, Plan, agree, by_kernel, by_oracle
 from tests.kernel.generators import MEASURES, Seeded, a_log, some_sizes
 from tests.kernel.log import Record, SwitchRecord

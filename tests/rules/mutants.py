@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from schemas.expression import Everything
-from schemas.rule import Count, Rate, Regression, Rule, Sum
+from schemas.measure import Count, Rate, Regression, Sum
+from schemas.rule import Rule
 from schemas.time import duration_text
 
 Changes = Iterator[tuple[str, dict[str, Any]]]

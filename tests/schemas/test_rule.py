@@ -11,20 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from schemas.condition import Condition
 from schemas.expression import AllOf, Everything, FieldReference
+from schemas.measure import Count, Max, Mean, Min, Rate, Ratio, Regression, Sum
 from schemas.message import render
 from schemas.rule import (
-    Condition,
-    Count,
-    Max,
-    Mean,
-    Min,
-    Rate,
-    Ratio,
-    Regression,
     Rule,
     Ruleset,
-    Sum,
     above,
     absence,
     attribute,
