@@ -2,7 +2,8 @@
 
 A dead letter carries the key, value and headers of the record as they were, and these headers beside them:
 `dlq.source.topic`, `dlq.source.partition`, `dlq.source.offset`, `dlq.source.timestamp`, `dlq.stage`, `dlq.reason`,
-`dlq.message`.
+`dlq.message`. Of a record that decompressed to more than a dead letter can hold the beginning is kept, and the header
+`dlq.truncated` says how large key, value and headers were.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from enum import StrEnum
 from typing import Final, Literal
 
 MAX_MESSAGE: Final = 500
+MAX_VALUE: Final = 1 << 20
+MAX_KEY: Final = 64 << 10
+MAX_HEADERS: Final = 256 << 10
 Stage = Literal["decode", "validate", "control", "notify"]
 
 
@@ -46,4 +50,17 @@ def dead_letter_headers(
         ("dlq.stage", stage.encode()),
         ("dlq.reason", reason.encode()),
         ("dlq.message", said.encode("utf-8", "replace")),
+    )
+
+
+def kept(key: bytes | None, value: bytes | None, headers: Headers) -> tuple[bytes | None, bytes | None, Headers]:
+    """What a dead letter holds of a record: all of it, or the beginning of what is too large to be sent once more."""
+    sizes = (len(key or b""), len(value or b""), sum(len(name) + len(held or b"") for name, held in headers))
+    if sizes[0] <= MAX_KEY and sizes[1] <= MAX_VALUE and sizes[2] <= MAX_HEADERS:
+        return key, value, headers
+    said = ("dlq.truncated", "key {} value {} headers {}".format(*sizes).encode())
+    return (
+        None if key is None else key[:MAX_KEY],
+        None if value is None else value[:MAX_VALUE],
+        (*(headers if sizes[2] <= MAX_HEADERS else ()), said),
     )

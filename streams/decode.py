@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 from pydantic import ValidationError
 
 from schemas.control import HEADER, Forward, RulesetRecord, Tick, is_signed, parse_control, sign
-from schemas.dead_letter import DeadReason, Stage, dead_letter_headers
+from schemas.dead_letter import DeadReason, Stage, dead_letter_headers, kept
 from schemas.event import Event
 from schemas.time import MICROS, TimestampError, to_event_time
 from streams.kernel.columns import Chunk, Columns, Int, Origin, Step, SwitchStep, TickStep
@@ -50,11 +50,12 @@ class DeadLetter:
 
     def outgoing(self, source: Source) -> Outgoing:
         """What is sent to the dead letters: the record as it was, with where it came from and why in its headers."""
+        key, value, held = kept(self.record.key, self.record.value, tuple(self.record.headers))
         headers = dead_letter_headers(
-            tuple(self.record.headers), topic=source.topic, partition=source.partition, offset=self.record.offset,
+            held, topic=source.topic, partition=source.partition, offset=self.record.offset,
             timestamp=self.record.timestamp, stage=self.stage, reason=self.reason, message=self.message,
         )  # fmt: skip
-        return Outgoing(DEAD_LETTERS.name, self.record.key, self.record.value, headers)
+        return Outgoing(DEAD_LETTERS.name, key, value, headers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.dead_letter import MAX_MESSAGE, DeadReason, Headers, dead_letter_headers
+from schemas.dead_letter import MAX_HEADERS, MAX_KEY, MAX_MESSAGE, MAX_VALUE, DeadReason, Headers, dead_letter_headers, kept
 
 
 def headers_of(message: str, headers: Headers = ()) -> Headers:
@@ -34,3 +34,18 @@ def test_the_headers_of_the_record_stay_in_front() -> None:
 )
 def test_messages_are_printable_and_short(message: str, said: str) -> None:
     assert dict(headers_of(message))["dlq.message"] == said.encode()
+
+
+def test_a_record_that_can_be_sent_once_more_is_kept_whole() -> None:
+    whole = (b"k" * MAX_KEY, b"v" * MAX_VALUE, (("h", b"x"),))
+    assert kept(*whole) == whole
+    assert kept(None, None, ()) == (None, None, ())
+
+
+def test_of_a_record_that_is_too_large_the_beginning_is_kept_and_its_sizes_are_said() -> None:
+    key, value, headers = kept(b"k", b"v" * (MAX_VALUE + 1), (("h", b"x"),))
+    assert (key, value) == (b"k", b"v" * MAX_VALUE)
+    assert headers == (("h", b"x"), ("dlq.truncated", f"key 1 value {MAX_VALUE + 1} headers 2".encode()))
+    key, value, headers = kept(b"k" * (MAX_KEY + 1), None, (("h", b"x" * MAX_HEADERS),))
+    assert (len(key or b""), value) == (MAX_KEY, None)
+    assert [name for name, _ in headers] == ["dlq.truncated"]
