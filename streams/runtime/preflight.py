@@ -22,6 +22,8 @@ GIVE_UP_AFTER: Final = 60.0
 FIRST_WAIT: Final = 0.25
 LONGEST_WAIT: Final = 5.0
 _ATTEMPT: Final = 10.0
+LOOK_EVERY: Final = 10.0
+"""Seconds between looks at the number of partitions while the worker runs."""
 _T = TypeVar("_T")
 
 
@@ -62,6 +64,25 @@ async def patiently(ask: Callable[[], Awaitable[_T]], problem: str, remedy: str,
             log.warning("%s (%s); trying again in %.1f s", problem, said, wait)
         await asyncio.sleep(wait)
         wait = min(LONGEST_WAIT, wait * 2)
+
+
+async def until_repartitioned(settings: Settings, partitions: int, every: float = LOOK_EVERY) -> None:
+    """Raise StartError once the event topic has another number of partitions than `partitions`.
+
+    Producers place services anew from then on, and nobody reads the new partitions: to go on would lose alerts in silence.
+    """
+    name = settings.topic_prefix + EVENTS.name
+    while True:
+        await asyncio.sleep(every)
+        try:
+            found = (await partition_counts(settings, give_up_after=0)).get(name)
+        except StartError:
+            continue  # the brokers are away, which is not for this to judge
+        if found and found != partitions:
+            raise StartError(
+                f"{name} has {found} partitions now, and had {partitions}: the number is fixed, since state and the place of "
+                "every service depend on it. Run `tocsin topics`, which says how to put that right"
+            )
 
 
 def check_topics(settings: Settings, counts: Mapping[str, int], roles: Sequence[str]) -> dict[str, int]:

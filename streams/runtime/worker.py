@@ -17,7 +17,7 @@ from streams.operations.health import HealthServer, why_not_ready
 from streams.operations.metrics import Metrics
 from streams.runtime import logs
 from streams.runtime.app import ReplacedLogError
-from streams.runtime.preflight import StartError, check_topics, partition_counts, patiently
+from streams.runtime.preflight import StartError, check_topics, partition_counts, patiently, until_repartitioned
 from streams.runtime.producer import FencedError, Outbox
 from streams.runtime.recovery import RecoveryError
 from streams.runtime.roles import CrashedError, Role, engine, notifier
@@ -96,7 +96,7 @@ class Worker:
             stack.push_async_callback(outbox.stop)
             await outbox.start()
             self._roles = self._build(counts, outbox, cooldowns)
-            await self._supervise()
+            await self._supervise(counts[ENGINE])
 
     def _build(self, counts: Mapping[str, int], outbox: Outbox, cooldowns: FailOpenCooldowns | None) -> list[Role]:
         roles = []
@@ -106,10 +106,11 @@ class Worker:
             roles.append(notifier(self._settings, counts[NOTIFIER], outbox, self._metrics, cooldowns, self._stop))
         return roles
 
-    async def _supervise(self) -> None:
+    async def _supervise(self, partitions: int) -> None:
         """Run until told to end, or until a service ends, which none should. Then stop them all, in order."""
         services = [asyncio.ensure_future(service()) for role in self._roles for service in role.services()]
         services.append(asyncio.ensure_future(self._settle()))
+        services.append(asyncio.ensure_future(until_repartitioned(self._settings, partitions)))
         channels = [asyncio.ensure_future(deliver()) for role in self._roles for deliver in role.channels]
         stopping = asyncio.ensure_future(self._stop.wait())
         done, _ = await asyncio.wait([*services, *channels, stopping], return_when=asyncio.FIRST_COMPLETED)

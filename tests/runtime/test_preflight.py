@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from aiokafka.errors import KafkaConnectionError
 
-from streams.runtime.preflight import StartError, check_topics, partition_counts, patiently
+from streams.runtime.preflight import StartError, check_topics, partition_counts, patiently, until_repartitioned
 from streams.settings import Settings
 from streams.topics import ENGINE, NOTIFIER, TOPICS, changelog
 from tests.servers.process import free_port
@@ -58,3 +58,19 @@ async def test_no_broker_is_told_with_the_address_and_the_remedy() -> None:
         StartError, match=rf"no Kafka broker at {settings.bootstrap_servers} within 0 s .*TOCSIN_BOOTSTRAP_SERVERS"
     ):
         await partition_counts(settings, give_up_after=0.3)
+
+
+async def test_a_topic_that_is_given_more_partitions_ends_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[dict[str, int] | None] = [{"p.mcp.events": 4}, None, {}, {"p.mcp.events": 6}]
+
+    async def look(_settings: Settings, *, give_up_after: float) -> dict[str, int]:
+        assert give_up_after == 0
+        found = looks.pop(0)
+        if found is None:
+            raise StartError("no broker")
+        return found
+
+    monkeypatch.setattr("streams.runtime.preflight.partition_counts", look)
+    with pytest.raises(StartError, match=r"p.mcp.events has 6 partitions now, and had 4: .* Run `tocsin topics`"):
+        await until_repartitioned(SETTINGS, 4, every=0)
+    assert not looks
