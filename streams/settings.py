@@ -67,7 +67,9 @@ class Settings:
                 raise SettingsError(f"{variable(name)}={getattr(self, name)!r}: use one of {', '.join(allowed)}")
         for name in ("metrics_port", "session_timeout"):
             if not getattr(self, name).isdigit() or int(getattr(self, name)) > 65_535:
-                raise SettingsError(f"{variable(name)}={getattr(self, name)!r}: use a whole number")
+                raise SettingsError(f"{variable(name)}={getattr(self, name)!r}: use a whole number up to 65535")
+        if urlsplit(self.redis_url).scheme not in ("redis", "rediss", "unix"):
+            raise SettingsError("TOCSIN_REDIS_URL: use redis://host:port/number, rediss:// for TLS, or unix://path")
         if int(self.session_timeout) < 6:
             raise SettingsError("TOCSIN_SESSION_TIMEOUT: brokers refuse less than 6 seconds")
         for name in ("kafka_password_file", "kafka_ca", "kafka_certificate", "kafka_key"):

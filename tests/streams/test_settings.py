@@ -23,6 +23,7 @@ def test_defaults_stay_on_the_loopback() -> None:
         ({"TOCSIN_BOOTSTRAP_SERVER": "x"}, "unknown setting TOCSIN_BOOTSTRAP_SERVER"),
         ({"TOCSIN_METRICS_PORT": "http"}, "TOCSIN_METRICS_PORT='http'"),
         ({"TOCSIN_METRICS_PORT": "70000"}, "TOCSIN_METRICS_PORT"),
+        ({"TOCSIN_REDIS_URL": "foo"}, "TOCSIN_REDIS_URL: use redis://"),
         ({"TOCSIN_SESSION_TIMEOUT": "3"}, "TOCSIN_SESSION_TIMEOUT"),
         ({"TOCSIN_FENCING": "no"}, "TOCSIN_FENCING='no': use one of on, off"),
         ({"TOCSIN_KAFKA_SECURITY_PROTOCOL": "TLS"}, "SASL_SSL"),
