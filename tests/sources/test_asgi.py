@@ -28,6 +28,7 @@ MISMATCH = b'{"jsonrpc":"2.0","id":1,"error":{"code":-32020,"message":"no"}}'
         (401, TOKEN, "", b"", {"action": "authn", "reason": "invalid_token"}),
         (403, TOKEN, SCOPE, b"", LACKS | {"required_scope": "files:write"}),
         (403, TOKEN, 'error="insufficient_scope"', b"", LACKS | {"required_scope": None}),
+        (403, TOKEN, 'error="insufficient_scope", error_description="Required scope: a"', b"", LACKS | {"required_scope": "a"}),
         (403, {b"origin": b"http://x"}, SCOPE, b"", LACKS | {"required_scope": "files:write"}),
         (403, {b"origin": b"http://x"}, "", b"", {"action": "violation", "reason": "origin"}),
         (403, TOKEN, "", b"", {"action": "authz", "reason": "policy"}),
@@ -99,6 +100,13 @@ async def test_a_refusal_is_an_event_and_passes_through() -> None:
         "security", START, "server", "authn", "invalid_token", "fail", 401,
     )  # fmt: skip
     assert b"sentinel" not in sink.raw[0]
+
+
+async def test_every_challenge_is_looked_at() -> None:
+    sink = Capture()
+    challenges = (b"WWW-Authenticate", SCOPE.encode()), (b"www-authenticate", b"Basic")
+    await exchange(RefusalMiddleware(Server(start(403, *challenges)), sink, secret=b"s"))
+    assert [(event.reason, event.required_scope) for event in sink.events] == [("insufficient_scope", "files:write")]
 
 
 async def test_addresses_are_hashed_with_the_secret() -> None:
