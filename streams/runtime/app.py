@@ -54,7 +54,7 @@ class RoleApp(faust.App):
 
         try:
             done = await self.partitions.take_over(partitions, generation, self.store, recovered)
-            if done:
+            if done and self.settings.fencing == "on":  # the embedded broker says where the last batch begins, not where it ends
                 await self._check_source()
         except Exception as error:  # noqa: BLE001 - whatever it is, no record may be folded after it
             self.partitions.fail(error)
