@@ -18,7 +18,7 @@ from schemas.condition import SEVERITIES
 from schemas.number import SCALE
 from schemas.rule import fingerprint_of_aggregate
 from tests.faults.log import Logged
-from tests.kernel.log import Record, Row
+from tests.kernel.log import Record
 from tests.kernel.measuring import Accepted, Key, baseline_of, end_of_window
 from tests.kernel.oracle import Episode, Group, Oracle, Place, RuleState
 
@@ -79,22 +79,13 @@ def marker_of(table: Table) -> Marker | None:
 class PrunedOracle(Oracle):
     """The plain oracle, which here forgets rows that have left every window, so that long logs are folded in time."""
 
-    def count(self, place: Place, state: RuleState, row: Row) -> Iterator[Any]:
-        yield from super().count(place, state, row)
-        for group in state.groups.values() if len(state.groups) < _PRUNE else ():
-            self._prune(state, group)
-
     def judge(self, place: Place, state: RuleState, key: Key, group: Group, now: int, *, at_boundary: bool) -> Iterator[Any]:
         if len(group.rows) > _PRUNE:
-            self._prune(state, group)
+            # The full window begins a slice before the judged one.
+            start = (first_slice(state, now) - 2) * state.rule.every
+            if min(row.ts for row in group.rows[:_PRUNE]) < start:
+                group.rows = [row for row in group.rows if row.ts >= start]
         yield from super().judge(place, state, key, group, now, at_boundary=at_boundary)
-
-    def _prune(self, state: RuleState, group: Group) -> None:
-        start = first_slice(state, self.stream_time) * state.rule.every
-        # A boundary on the way to the stream time looks further back, and the full window begins a slice earlier.
-        start -= 2 * state.rule.every
-        if group.rows and min(row.ts for row in group.rows[:_PRUNE]) < start:
-            group.rows = [row for row in group.rows if row.ts >= start]
 
 
 def first_slice(state: RuleState, now: int) -> int:

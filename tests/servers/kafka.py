@@ -162,6 +162,7 @@ class KafkaServer(Server):
             "auto.create.topics.enable": "false",
             "log.index.size.max.bytes": "262144",
             "log.cleaner.dedupe.buffer.size": "8388608",
+            "log.cleaner.backoff.ms": "500",
             "num.network.threads": "2",
             "num.io.threads": "4",
             "background.threads": "2",

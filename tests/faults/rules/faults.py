@@ -6,6 +6,7 @@ failing = Rule(
     name="failing",
     condition=error_rate("*", 0.4, "3s", every="500ms", errors=("tool_error",), at_least=5),
     recover=below(0.2),
+    cooldown="0s",
 )
 slow = Rule(
     name="slow",
@@ -17,6 +18,7 @@ slow = Rule(
     warning=above(20_000, at_least=3),
     critical=above(60_000, at_least=3),
     unit="us",
+    cooldown="0s",
     summary="{tool} of {service} takes {value:g} us",
 )
 busy = Rule(
@@ -31,6 +33,7 @@ busy = Rule(
 )
 slower = Rule(
     name="slower",
+    cooldown="2s",
     condition=performance_regression("dur_us", 1.5, "6s", current="2s", every="1s", at_least=3, by=("tenant", "service")),
 )
-silent = Rule(name="silent", condition=absence(("tenant", "service"), "4s", every="1s"))
+silent = Rule(name="silent", condition=absence(("tenant", "service"), "4s", every="1s"), cooldown="0s")

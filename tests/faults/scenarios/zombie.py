@@ -1,0 +1,104 @@
+"""Workers frozen past their session, replaced, and continued: at any moment, and between two steps of a checkpoint.
+
+Without fencing the pending state of a zombie lands after its successor's, and compaction then keeps it for good.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+from streams.topics import ENGINE, changelog, changelog_name
+from tests.faults.log import read_topic
+from tests.faults.row import Row
+from tests.faults.scenarios.crash_points import broken, frozen
+from tests.faults.stage import FaultError, Servers, Stage, Worker, open_stage
+from tests.faults.verdict import settled, verdict
+
+FAULT = "zombie"
+SESSION = 6
+COMPACTED_WITHIN = 40.0
+COMPACTION = {
+    "segment.ms": "200",
+    "min.cleanable.dirty.ratio": "0.001",
+    "min.compaction.lag.ms": "0",
+    "max.compaction.lag.ms": "500",
+    "delete.retention.ms": "0",
+}
+
+
+async def run(servers: Servers, seed: int, folder: Path, *, long: bool) -> Row:
+    """Frozen between acks and changelog; in the long form also at other steps and at random moments, eight times in all."""
+    steps = ("after acks", "after changelog", "after table", "before commit") if long else ("after acks",)
+    rounds = 4 if long else 0
+    with open_stage(servers, folder, seed, session_timeout=str(SESSION)) as stage:
+        stage.prepare()
+        notifier = stage.worker("notifier", only="notifier")
+        notifier.start()
+        refused = 0
+        async with stage.load() as load:
+            steady = asyncio.create_task(load.run(600, 400))
+            successor = stage.worker("b", only="engine")
+            for number, step in enumerate(steps):
+                zombie = broken(stage, f"zombie-{number}", step, 4, None, by="SIGSTOP")
+                zombie.start()
+                await frozen(stage, f"zombie-{number}")
+                refused += await replaced(zombie, successor)
+                await successor.stop()
+            for _ in range(rounds):
+                zombie = stage.worker("a", only="engine", instance="a")
+                zombie.start()
+                await zombie.ready()
+                await asyncio.sleep(1.0)
+                zombie.pause()
+                refused += await replaced(zombie, successor)
+                await successor.stop()
+            steady.cancel()
+            await load.flush()
+            successor.start()
+            await settled(stage)
+            removed = await compact(stage)
+        await successor.stop()
+        await notifier.stop()
+        found = await verdict(stage)
+    injected = (
+        f"{len(steps)} frozen between two steps, {rounds} at random; {refused} writes refused; {removed:,} records compacted away"
+    )
+    return Row(FAULT, injected, found.compared(), found.differences)
+
+
+async def replaced(zombie: Worker, successor: Worker) -> int:
+    """Let `successor` take over, then the zombie go on; 1 if it was refused. It has ended afterwards."""
+    successor.start()
+    await successor.ready(within=SESSION + 30)
+    await asyncio.sleep(2.5)  # the successor has saved, so that what the zombie holds is old
+    zombie.resume()
+    await asyncio.sleep(2.0)
+    refused = zombie.said("another worker has taken over")
+    zombie.kill()
+    return int(refused)
+
+
+async def compact(stage: Stage) -> int:
+    """Have the broker compact the changelog, to which workers go on to write; how many records that removed."""
+    topic = changelog_name(stage.settings.group, ENGINE)
+    configs = changelog(stage.settings.group, ENGINE).config | COMPACTION  # what is not named falls back to its default
+    admin = AIOKafkaAdminClient(**stage.settings.kafka_client())
+    await admin.start()
+    try:
+        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=configs)])
+    finally:
+        await admin.close()
+    deadline = time.monotonic() + COMPACTED_WITHIN
+    while True:
+        records = await read_topic(stage.settings, topic)
+        written = sum({record.partition: record.offset + 1 for record in records}.values())
+        if written - len(records) > written // 2:
+            return written - len(records)
+        if time.monotonic() > deadline:
+            raise FaultError(f"{topic} was not compacted within {COMPACTED_WITHIN:.0f} s")
+        await asyncio.sleep(0.5)
