@@ -176,24 +176,37 @@ def _compare_transitions(
         if said["id"] in first:
             copies += 1
             if first[said["id"]] != text:
-                findings.add("copy differs", f"{said['id']}: {text}")
+                findings.add("copy differs", _named(text))
             continue
         first[said["id"]] = text
         order[said["tenant"], said["details"]["partition"]].append(said["id"])
         if said["id"] not in expected:
-            findings.add("never decided by the oracle", text)
+            findings.add("never decided by the oracle", _named(text))
         elif expected[said["id"]] != text:
-            findings.add("transition differs", f"{text}, and {expected[said['id']]} is right")
+            findings.add("transition differs", f"{_named(text)}: {_difference(text, expected[said['id']])}")
     # What the log says after the marker may have been decided, or not yet.
     must = {id for each in partitions for id, _, _ in each.said if _covered(expected[id], tables)}
     for id in must - first.keys():
-        findings.add("transition lost", expected[id])
+        findings.add("transition lost", _named(expected[id]))
     for each in partitions:
         for tenant in {tenant for _, tenant, _ in each.said}:
             wanted = [id for id, of, _ in each.said if of == tenant and id in first]
             if order[tenant, each.partition] != wanted:
                 findings.add("order", f"transitions of {tenant} from partition {each.partition} are out of order")
     return first, copies
+
+
+def _named(text: str | bytes | None) -> str:
+    """A transition or alert in a line."""
+    said = json.loads(text or b"{}")
+    details = said["details"]
+    place = f"partition {details['partition']}, offset {details['offset']}"
+    return f"{said['rule']} {said['labels']} {details['kind']} ({said['reason']}) at {place}, id {said['id']}"
+
+
+def _difference(text: str, right: str) -> str:
+    found, expected = json.loads(text), json.loads(right)
+    return ", ".join(f"{name} {found.get(name)}, not {value}" for name, value in expected.items() if found.get(name) != value)
 
 
 def _covered(text: str, tables: Mapping[int, Any]) -> bool:
@@ -212,31 +225,28 @@ def _compare_alerts(
         if reasons:
             held[json.loads(record.value or b"")["id"]] = reasons[0]
     told: Counter[str] = Counter()
-    texts: dict[str, Any] = {}
     for record in alerts:
         alert = json.loads(record.value or b"")
         told[alert["id"]] += 1
-        texts[alert["id"]] = alert
         if alert["id"] not in said:
-            findings.add("alert without a transition", json.dumps(alert))
+            findings.add("alert without a transition", _named(record.value))
         if alert["reason"] not in DISPATCHED:
-            findings.add("alert with a reason that dispatches nothing", json.dumps(alert))
+            findings.add("alert with a reason that dispatches nothing", _named(record.value))
     by_episode: dict[str, list[Any]] = defaultdict(list)
     for id, text in said.items():
         transition = json.loads(text)
         by_episode[transition["dedup_key"]].append(transition)
         if id not in told and id not in held:
-            findings.add("undecided by the notifier", text)
+            findings.add("undecided by the notifier", _named(text))
         if id in held and held[id] == "ended_while_held" and id in told:
-            findings.add("both dispatched and ended while held", text)
+            findings.add("both dispatched and ended while held", _named(text))
     for episode in by_episode.values():
         kinds = {each["details"]["kind"]: each["id"] for each in episode}
         resolved = kinds.get("resolved")
         firings = [each["id"] for each in episode if each["details"]["kind"] != "resolved"]
         if resolved is not None and any(id in told for id in firings) != (resolved in told):
-            findings.add("resolve not where its firing was", f"{episode[0]['rule']} {episode[0]['labels']} {kinds}")
-        if resolved is None and any(held.get(id) == "in_cooldown" and id not in told for id in firings):
-            continue  # still held, which is in order while it fires
+            fates = [(kind, "dispatched" if id in told else held.get(id)) for kind, id in kinds.items()]
+            findings.add("resolve not where its firing was", f"{episode[0]['rule']} {episode[0]['labels']}: {fates}")
     return len(told), told.total() - len(told)
 
 
