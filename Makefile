@@ -5,7 +5,7 @@ BIN := .venv/bin
 ARGS ?=
 export PYTHON
 
-.PHONY: help setup demo test servers local check unit integration prove faults bench-quick lock clean
+.PHONY: help setup demo test servers local check unit integration prove faults soak bench-quick lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -48,6 +48,9 @@ prove: setup servers ## plant known bugs and see that the tests find them
 
 faults: setup servers ## inject every fault into real processes and compare with an oracle (SEED=n, ARGS="--only disk")
 	@$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+soak: setup servers ## two workers, 20,000 events a second and faults for 20 minutes: does anything grow? (MINUTES=n)
+	@$(BIN)/python -m tests.faults.soak $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 
 bench-quick: setup servers ## catch-up throughput beside stock Faust, on one real broker
 	@$(BIN)/python bench/quick.py $(ARGS)

@@ -162,6 +162,11 @@ class PartitionState:
         self.ruleset_id = step.ruleset
         return entries
 
+    @property
+    def group_count(self) -> int:
+        """Groups of all rules."""
+        return sum(len(groups.groups) for groups in self._rules.values())
+
     # --- the table -------------------------------------------------------------------------------------------------
 
     @property

@@ -44,6 +44,7 @@ class Metrics:
             "consumer_lag_records", "Records between what was folded and the end of the partition.", "role", "partition"
         )
         self.gaps = counter("missing_records", "Records that the log no longer had when they were to be read.", "role")
+        self.tasks = gauge("asyncio_tasks", "Tasks of the event loop.")
         # The engine.
         self.events = counter("events", "Events that were decoded.")
         self.bytes = counter("bytes", "Bytes of values that were decoded.")
@@ -53,6 +54,7 @@ class Metrics:
         self.dead_letters = counter("dead_letters", "Records that could not be processed.", "reason")
         self.late = counter("late_events", "Events that came after their slice had left every window of the rule.", "rule")
         self.overflow = counter("overflow_events", "Events of new groups beyond the bound of the rule.", "rule")
+        self.groups = gauge("groups", "Groups that the rules hold on the partitions that are open here.")
         self.judged = counter("rules_judged", "Judgements of a rule for a group.")
         self.transitions = counter("transitions", "Decisions of the engine.", "reason")
         self.stream_lag = gauge("stream_time_lag_seconds", "Time of day less stream time.", "partition")

@@ -72,6 +72,11 @@ class EngineFold:
         return self._state.dirty_bytes
 
     @property
+    def group_count(self) -> int:
+        """Groups that the rules hold."""
+        return self._state.group_count
+
+    @property
     def ruleset_id(self) -> str | None:
         """The active ruleset."""
         return self._state.ruleset_id

@@ -148,6 +148,11 @@ def engine(settings: Settings, partitions: int, outbox: Outbox, metrics: Metrics
 
     app = build_app(settings, ENGINE, restore, partitions=partitions, outbox=outbox, metrics=metrics)
 
+    def groups() -> int:
+        return sum(fold.group_count for fold in app.partitions.folds().values() if isinstance(fold, EngineFold))
+
+    metrics.groups.set_function(groups)
+
     async def send(tick: Outgoing) -> None:
         sent = await outbox.send(tick)
         sent.add_done_callback(lambda done: _fail_on_error(app, done))

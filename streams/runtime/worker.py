@@ -69,6 +69,7 @@ class Worker:
     async def run(self) -> int:
         """Work until told to end; the exit status."""
         loop = asyncio.get_running_loop()
+        self._metrics.tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         work = asyncio.ensure_future(self._work())
