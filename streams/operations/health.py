@@ -22,6 +22,7 @@ class RoleHealth:
     """How a role stands.
 
     `recovering`: partitions that are assigned and not open yet. `lag`: of its worst partition, None if unknown.
+    `is_cut_off`: the brokers do not answer, or do not take what a partition sends.
     """
 
     role: str
@@ -29,6 +30,7 @@ class RoleHealth:
     recovering: int
     lag: int | None
     is_rebalancing: bool
+    is_cut_off: bool = False
 
 
 def why_not_ready(roles: list[RoleHealth], *, max_lag: int = MAX_LAG) -> str | None:
@@ -36,6 +38,8 @@ def why_not_ready(roles: list[RoleHealth], *, max_lag: int = MAX_LAG) -> str | N
     if not roles:
         return "starting"
     for role in roles:
+        if role.is_cut_off:
+            return f"{role.role}: the brokers do not answer"
         if role.is_rebalancing:
             return f"{role.role}: partitions are being assigned"
         if role.recovering:

@@ -43,6 +43,13 @@ class Metrics:
         self.lag = gauge(
             "consumer_lag_records", "Records between what was folded and the end of the partition.", "role", "partition"
         )
+        self.offset = gauge("applied_offset", "Offset of the last record that was folded.", "role", "partition")
+        self.recovering = gauge(
+            "recovery_records_left",
+            "Records of the changelog that are still to be read before the partition opens.",
+            "role",
+            "partition",
+        )
         self.gaps = counter("missing_records", "Records that the log no longer had when they were to be read.", "role")
         self.tasks = gauge("asyncio_tasks", "Tasks of the event loop.")
         # The engine.

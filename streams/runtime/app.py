@@ -142,11 +142,17 @@ def build_app(
     async def fold(stream: Any) -> None:
         async for event in stream.events():
             message = event.message
-            try:
-                await app.partitions.process(message.partition, message.generation_id, event.value)
-            finally:
-                app.feed.done(message.tp, message.offset)
+            feeding = asyncio.create_task(feed(message, event.value))
+            fed.add(feeding)
+            feeding.add_done_callback(fed.discard)
 
+    async def feed(message: Any, records: Any) -> None:
+        try:
+            await app.partitions.process(message.partition, message.generation_id, records)
+        finally:
+            app.feed.done(message.tp, message.offset)
+
+    fed: set[asyncio.Task[None]] = set()
     app.agent(topic, name=f"{role}-fold", concurrency=1)(fold)
     return app
 

@@ -80,11 +80,17 @@ class Partition:
         self._dirty_since: float | None = None
         self._step = FIRST_STEP
         self._failed = False
+        self._waits_since: float | None = None
 
     @property
     def dirty_since(self) -> float | None:
         """When the oldest change that is not saved was made."""
         return self._dirty_since
+
+    @property
+    def waits_since(self) -> float | None:
+        """Since when it has waited for brokers to take what it sends or saves; None where it does not."""
+        return self._waits_since
 
     async def process(self, records: Sequence[Incoming]) -> int:
         """Fold `records`, send what they lead to, and checkpoint as often as the size of the state asks for it.
@@ -143,9 +149,18 @@ class Partition:
         if dirty >= FULL:
             await self._checkpoint()
 
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        self._waits_since = self._clock()
+        try:
+            yield
+        finally:
+            self._waits_since = None
+
     async def _send(self, outgoing: Sequence[Outgoing]) -> None:
-        for record in outgoing:
-            self._acks.append(await self._sender.send(record))
+        with self._waiting():
+            for record in outgoing:
+                self._acks.append(await self._sender.send(record))
 
     def _touch(self) -> None:
         if self._dirty_since is None:
@@ -155,10 +170,11 @@ class Partition:
         began = self._clock()
         with self._guarded():
             acks, self._acks = self._acks, []
-            await asyncio.gather(*acks)
-            marker = self.fold.applied
-            items = self.fold.take_dirty()
-            offset = await append_whole(self._journal, self.number, items)
+            with self._waiting():
+                await asyncio.gather(*acks)
+                marker = self.fold.applied
+                items = self.fold.take_dirty()
+                offset = await append_whole(self._journal, self.number, items)
             self._table.commit_batch(self.number, items, offset)
         self._marker, self._dirty_since = marker, None
         self._saved(self.number, marker, sum(len(key) + len(value or b"") for key, value in items), self._clock() - began)

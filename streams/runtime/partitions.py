@@ -8,6 +8,8 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, Protocol
 
+from aiokafka.errors import BrokerResponseError, KafkaError
+
 from streams.operations.metrics import Metrics
 from streams.records import Fold, Incoming
 from streams.runtime.checkpoint import AbandonedError, Journal, Partition, Sender, Table
@@ -19,6 +21,8 @@ log = logging.getLogger("tocsin.runtime")
 CHECKPOINT_EVERY: Final = 1.0
 """Seconds for which a change may be unsaved."""
 _TURN: Final = 0.05
+FIRST_WAIT: Final = 0.25
+LONGEST_WAIT: Final = 5.0
 
 Restore = Callable[[int, Iterable[tuple[bytes, bytes]], asyncio.Event], Awaitable[Fold]]
 """The fold of a partition from the items of its table. The event is set when the partition is to be given up."""
@@ -70,10 +74,12 @@ class Partitions:
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.is_ready = False
         self.progress = 0
+        self.waits_for_brokers = False
         self._restore, self._journal, self._sender, self._metrics, self._marked = restore, journal, sender, metrics, marked
         self._open: dict[int, Partition] = {}
         self._generation: int | None = None
         self._abandoned = asyncio.Event()
+        self._turns: dict[int, asyncio.Task[None]] = {}
 
     # --- coming and going ------------------------------------------------------------------------------------------
 
@@ -84,14 +90,14 @@ class Partitions:
 
         `recover` brings the table to the ends of the changelog, and returns them.
         Returns whether they are open; not, if they were to be given up meanwhile.
-        Raises FencedError, RecoveryError, NotRecoveredError, KafkaError, and what restoring raises.
+        Brokers that are away are waited for. Raises FencedError, RecoveryError, NotRecoveredError, the KafkaError of a broker
+        that refuses, and what restoring raises.
         """
         began = time.monotonic()
         self._abandoned = abandoned = asyncio.Event()
         self.assigned, self.is_ready = frozenset(partitions), False
         log.info("%s: assigned %s", self.role, spans(partitions))
-        barriers = await self._journal.claim(partitions)
-        ends = await recover(partitions)
+        barriers, ends = await self._claimed(partitions, recover)
         opened = {}
         for number in partitions:
             held, needed = table.changelog_offset(number), max(ends[number] - 1, barriers.get(number, -1))
@@ -118,6 +124,26 @@ class Partitions:
         if opened:
             log.info("%s: ready, %s open after %.1f s", self.role, spans(partitions), time.monotonic() - began)
         return True
+
+    async def _claimed(
+        self, partitions: list[int], recover: Callable[[list[int]], Awaitable[dict[int, int]]]
+    ) -> tuple[dict[int, int], dict[int, int]]:
+        wait = FIRST_WAIT
+        self.waits_for_brokers = True
+        try:
+            while True:
+                try:
+                    barriers = await self._journal.claim(partitions)
+                    return barriers, await recover(partitions)
+                except (KafkaError, OSError, TimeoutError) as error:
+                    if isinstance(error, BrokerResponseError) and not error.retriable:
+                        raise
+                    said = str(error) or type(error).__name__
+                    log.warning("%s: brokers are away (%s); trying to recover again in %.1f s", self.role, said, wait)
+                await asyncio.sleep(wait)
+                wait = min(LONGEST_WAIT, wait * 2)
+        finally:
+            self.waits_for_brokers = False
 
     def suspend(self) -> None:
         """Partitions are about to go: nothing waits any longer."""
@@ -164,25 +190,23 @@ class Partitions:
         self._metrics.records.labels(self.role).inc(count)
 
     async def run(self) -> None:
-        """Save and wake, for ever."""
+        """Wake and save, for ever, each partition by itself: one that waits holds up no other."""
         while True:
             await asyncio.sleep(_TURN)
             if self.failure.done() or self._abandoned.is_set():
                 continue
-            due = time.monotonic() - CHECKPOINT_EVERY
-            now = time.time_ns() // 1000
-            try:
-                for partition in list(self._open.values()):
-                    await partition.wake(now)
-                await asyncio.gather(
-                    *[
-                        partition.checkpoint()
-                        for partition in list(self._open.values())
-                        if partition.dirty_since is not None and partition.dirty_since <= due
-                    ]
-                )
-            except Exception as error:  # noqa: BLE001 - as above
-                self.fail(error)
+            for number, partition in self._open.items():
+                if number not in self._turns:
+                    self._turns[number] = turn = asyncio.create_task(self._turn(partition))
+                    turn.add_done_callback(lambda _, number=number: self._turns.pop(number))  # type: ignore[misc]
+
+    async def _turn(self, partition: Partition) -> None:
+        try:
+            await partition.wake(time.time_ns() // 1000)
+            if partition.dirty_since is not None and partition.dirty_since <= time.monotonic() - CHECKPOINT_EVERY:
+                await partition.checkpoint()
+        except Exception as error:  # noqa: BLE001 - as above
+            self.fail(error)
 
     def fail(self, error: BaseException) -> None:
         """The worker cannot go on after `error`."""
@@ -194,6 +218,12 @@ class Partitions:
     def applied(self) -> dict[int, int]:
         """The last folded offset of every open partition."""
         return {number: partition.fold.applied for number, partition in self._open.items()}
+
+    def waiting(self) -> dict[int, float]:
+        """The open partitions that wait for brokers to take what they send, and for how many seconds they have."""
+        now = time.monotonic()
+        since = {number: partition.waits_since for number, partition in self._open.items()}
+        return {number: now - began for number, began in since.items() if began is not None}
 
     def folds(self) -> dict[int, Fold]:
         """The folds of the open partitions."""

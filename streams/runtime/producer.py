@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import math
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -21,8 +23,10 @@ from aiokafka.errors import (
     CoordinatorLoadInProgressError,
     CoordinatorNotAvailableError,
     KafkaError,
+    KafkaTimeoutError,
     NotCoordinatorError,
     ProducerFenced,
+    UnknownTopicOrPartitionError,
     for_code,
 )
 from aiokafka.protocol.transaction import InitProducerIdRequest
@@ -32,11 +36,15 @@ from streams.records import Outgoing
 from streams.settings import Settings
 from streams.topics import CHECKPOINT_LIMIT, MIB, changelog_name
 
+log = logging.getLogger("tocsin.runtime")
+
 INTERNAL: Final = b"\0"
 """First byte of changelog keys that are the runtime's own."""
 BARRIER: Final = INTERNAL + b"barrier"
+BATCH: Final = MIB // 4
+"""Bytes of a batch of what goes out."""
 _OVERHEAD: Final = 32  # of a record in a batch, at most
-_STOP_WITHIN: Final = 3.0
+_STOP_WITHIN: Final = 1.0
 _RETRY_AFTER: Final = 0.05
 _TRANSIENT: Final = (CoordinatorLoadInProgressError, CoordinatorNotAvailableError, NotCoordinatorError, ConcurrentTransactions)
 _TRANSACTION_TIMEOUT_MS: Final = 10_000
@@ -89,8 +97,12 @@ class Changelog:
         """Shut out former owners of `partitions`; the offset of the barrier on each. Without fencing: nothing."""
         wanted = sorted(partitions)
         await self.release([number for number in self._producers if self._fences or number not in wanted])
-        offsets = await asyncio.gather(*[self._claim(number) for number in wanted])
-        return {number: offset for number, offset in zip(wanted, offsets, strict=True) if offset is not None}
+        # All end before an error is raised: a claim that goes on would disturb the next one.
+        offsets = await asyncio.gather(*[self._claim(number) for number in wanted], return_exceptions=True)
+        for offset in offsets:
+            if isinstance(offset, BaseException):
+                raise offset
+        return {number: offset for number, offset in zip(wanted, offsets, strict=True) if isinstance(offset, int)}
 
     async def _claim(self, partition: int) -> int | None:
         if not self._fences:
@@ -153,7 +165,11 @@ def fits(items: Items) -> bool:
 
 
 class Outbox:
-    """Sends what leaves the worker, in order per partition. Topics get their prefix here."""
+    """Sends what leaves the worker, in order per partition. Topics get their prefix here.
+
+    Of each partition one batch is open and one on its way, so a broker that is away costs BATCH * 2 bytes for each, and then
+    `send` waits until it is back: who folds waits with it.
+    """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings, self._metrics = settings, metrics
@@ -167,7 +183,7 @@ class Outbox:
                 acks="all",
                 enable_idempotence=self._settings.fencing == "on",
                 linger_ms=0,
-                max_batch_size=MIB // 4,
+                max_batch_size=BATCH,
                 max_request_size=4 * MIB,
             )
         )
@@ -179,11 +195,18 @@ class Outbox:
         topic, key, value, headers, partition = outgoing
         if key is None and value is None:
             value = b""  # the client sends no record without either; a dead letter may have been one
-        sent: asyncio.Future[Any] = await self._producer.send(
-            self._settings.topic_prefix + topic, value, key=key, partition=partition, headers=list(headers)
-        )
-        self._metrics.sent.labels(topic).inc()
-        return sent
+        name = self._settings.topic_prefix + topic
+        while True:
+            try:
+                sent: asyncio.Future[Any] = await self._producer.send(
+                    name, value, key=key, partition=partition, headers=list(headers)
+                )
+            except (KafkaTimeoutError, UnknownTopicOrPartitionError):
+                # The client waits for room, or to hear where the topic is, for 40 s. The topic was there at start.
+                log.warning("%s takes no records; waiting for its brokers", name)
+                continue
+            self._metrics.sent.labels(topic).inc()
+            return sent
 
     async def stop(self) -> None:
         """Send what is queued and disconnect."""
@@ -192,7 +215,9 @@ class Outbox:
 
 
 async def started(producer: AIOKafkaProducer) -> AIOKafkaProducer:
-    """`producer`, connected; closed again where that fails."""
+    """`producer`, connected; closed again where that fails. What it has taken waits for brokers for as long as they are away."""
+    # A batch whose partition has no leader would expire, and leave a gap in the sequence that all later ones are refused for.
+    producer._message_accumulator._batch_ttl = math.inf
     try:
         await producer.start()
     except BaseException:

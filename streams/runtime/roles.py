@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
-
-from aiokafka.errors import KafkaError
-from faust.types import TP
 
 from streams.decode import Source
 from streams.notifier.channels import open_channels
@@ -24,9 +20,11 @@ from streams.operations.health import RoleHealth
 from streams.operations.metrics import DeliveryMetrics, Metrics, NotifierMetrics
 from streams.records import Fold, Outgoing
 from streams.runtime.app import RoleApp, build_app
+from streams.runtime.ends import Ends
 from streams.runtime.engine import EngineFold
 from streams.runtime.producer import Outbox
 from streams.runtime.rulesets import Rulesets
+from streams.runtime.stacks import stacks
 from streams.runtime.ticker import EVERY as TICK_EVERY
 from streams.runtime.ticker import Ticker
 from streams.runtime.watchdog import EVERY as WATCH_EVERY
@@ -37,7 +35,9 @@ from streams.topics import ENGINE, EVENTS, NOTIFIER, RULES
 log = logging.getLogger("tocsin.runtime")
 
 REMIND_AFTER: Final = 5.0
-STOP_WITHIN: Final = 15.0
+STOP_WITHIN: Final = 6.0
+PATIENCE: Final = 5.0
+"""Seconds for which a partition may wait for brokers before the role is no longer ready."""
 _LOOK_EVERY: Final = 0.5
 
 
@@ -58,6 +58,7 @@ class Role:
     channels: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     is_waiting: Callable[[], bool] = lambda: False
     _shown: set[int] = field(default_factory=set)
+    _answered: bool = True
 
     @property
     def name(self) -> str:
@@ -68,14 +69,21 @@ class Role:
         """Everything that is to run, for ever."""
         return [self._start, self.app.partitions.run, self._look, self._watch, self._fail, *self.tasks]
 
-    async def stop(self) -> None:
-        """Save, commit, leave the group. Takes at most STOP_WITHIN seconds, and then leaves it to the next owner."""
+    async def stop(self) -> bool:
+        """Save, commit, leave the group. Takes at most STOP_WITHIN seconds, and then leaves it to the next owner.
+
+        Returns whether all was saved and committed.
+        """
         try:
             async with asyncio.timeout(STOP_WITHIN):
                 await self.app.stop()
                 await self.app.journal.close()
         except TimeoutError:
-            log.warning("%s: did not stop in order within %.0f s", self.name, STOP_WITHIN)
+            log.warning(
+                "%s: did not stop in order within %.0f s: brokers did not take the last checkpoint", self.name, STOP_WITHIN
+            )
+            return False
+        return True
 
     def health(self) -> RoleHealth:
         """How the role stands."""
@@ -86,6 +94,7 @@ class Role:
             recovering=0 if partitions.is_ready else len(partitions.assigned),
             lag=max(lag.values(), default=None),
             is_rebalancing=not partitions.is_ready and not partitions.assigned,
+            is_cut_off=not self._answered or max(partitions.waiting().values(), default=0.0) > PATIENCE,
         )
 
     async def _start(self) -> None:
@@ -96,44 +105,48 @@ class Role:
         await self.app.partitions.failure
 
     async def _look(self) -> None:
-        gauge = self.metrics.lag
+        lags, offsets = self.metrics.lag, self.metrics.offset
         while True:
             await asyncio.sleep(_LOOK_EVERY)
             if self.app.crashed:
                 raise CrashedError(f"{self.name}: {self.app.crash_reason!r}") from self.app.crash_reason
-            lag = self.app.lag()
-            for number in self._shown - lag.keys():
-                gauge.remove(self.name, str(number))
-            self._shown = set(lag)
-            for number, records in lag.items():
-                gauge.labels(self.name, str(number)).set(records)
+            applied, lag = self.app.partitions.applied(), self.app.lag()
+            for number in self._shown - applied.keys():
+                lags.remove(self.name, str(number))
+                offsets.remove(self.name, str(number))
+            self._shown = set(applied)
+            for number, offset in applied.items():
+                offsets.labels(self.name, str(number)).set(offset)
+                lags.labels(self.name, str(number)).set(lag.get(number, 0))
 
     async def _watch(self) -> None:
-        watchdog = Watchdog(time.monotonic)
-        while True:
-            await asyncio.sleep(WATCH_EVERY)
-            problem = watchdog.look(await self._standings())
-            if problem is not None:
-                raise StuckError(problem)
+        watchdog, ends = Watchdog(time.monotonic), Ends(self.app.settings)
+        try:
+            while True:
+                await asyncio.sleep(WATCH_EVERY)
+                problem = watchdog.look(await self._standings(ends))
+                if problem is not None:
+                    log.error("%s\n%s", problem, stacks())
+                    raise StuckError(problem)
+        finally:
+            await ends.close()
 
-    async def _standings(self) -> dict[str, Standing]:
+    async def _standings(self, ends: Ends) -> dict[str, Standing]:
+        """How the partitions stand whose progress depends on this worker alone."""
         partitions = self.app.partitions
-        if self.is_waiting():
+        # A consumer that has stopped fetching believes that there is nothing more, so the broker is asked.
+        found = await ends.of(self.app.source, partitions.assigned)
+        self._answered = found is not None
+        if found is None or self.is_waiting():
             return {}
         if not partitions.is_ready:
-            recovering = len(partitions.assigned)
-            return {f"{self.name}: recovery": Standing(partitions.progress, recovering)}
-        applied, lag = partitions.applied(), self.app.lag()
-        places = {TP(self.app.source, number): number for number in applied}
-        # A consumer that has stopped fetching believes that there is nothing more, so the broker is asked.
-        with contextlib.suppress(KafkaError, TimeoutError):
-            async with asyncio.timeout(WATCH_EVERY):
-                for place, end in (await self.app.consumer.highwaters(*places)).items():
-                    number = places[TP(*place)]
-                    lag[number] = max(lag.get(number, 0), end - applied[number] - 1)
+            restoring = 0 if partitions.waits_for_brokers else len(partitions.assigned)
+            return {f"{self.name}: recovery": Standing(partitions.progress, restoring)}
+        waiting = partitions.waiting()
         return {
-            f"{self.name}: partition {number} of {self.app.source}": Standing(offset, lag.get(number, 0))
-            for number, offset in applied.items()
+            f"{self.name}: partition {number} of {self.app.source}": Standing(offset, found.get(number, 0) - offset - 1)
+            for number, offset in partitions.applied().items()
+            if number not in waiting
         }
 
 

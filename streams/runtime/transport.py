@@ -4,8 +4,8 @@ Faust's own consumer makes a message of every record and spends about 95 µs on 
 agents, assignment and rebalances to Faust, and changes four things:
 
 - a message holds a whole chunk: `value` is the list of records, `offset` that of the last;
-- the next chunks are fetched when the agent is nearly done with those before, so chunks grow with the backlog, and no
-  buffer ever fills (Faust sleeps for a second when all are full);
+- the next chunks are fetched when the folds are nearly done with those before, so chunks grow with the backlog, and no
+  buffer ever fills (Faust sleeps for a second when all are full); a partition whose fold waits is not fetched from;
 - the changelog is not read here at all: see streams/runtime/recovery.py;
 - what is committed is the marker of the last checkpoint, and reading begins after the marker. Faust's own
   acknowledgements say only that the agent is idle.
@@ -40,7 +40,9 @@ log = logging.getLogger("tocsin.runtime")
 SCHEME: Final = "tocsin"
 FETCH_WAIT_MS: Final = 50
 MAX_OUTSTANDING: Final = 1
-"""Chunks that the agent may still have before it when more are fetched."""
+"""Chunks that may still be before the folds when more are fetched."""
+SLOW: Final = 0.5
+"""Seconds without any chunk done after which those that are outstanding wait for something, and hold up no other partition."""
 FEW: Final = 500
 """Records in one fetch below which the next waits for LINGER, so that a trickle does not cost a core."""
 LINGER: Final = 0.005
@@ -165,6 +167,7 @@ class Consumer(driver.Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._outstanding: set[tuple[TP, int]] = set()
+        self._slow: set[tuple[TP, int]] = set()
         self._progress = asyncio.Event()
         self._markers: dict[TP, int] = {}
         self._linger = 0.0
@@ -205,16 +208,18 @@ class Consumer(driver.Consumer):
         return self.flow_active and self.app.consumer_generation_id == generation
 
     async def _wait_next_records(self, timeout: float) -> tuple[Fetched, set[TP]]:
-        """Fetch when the agent is nearly idle."""
-        while len(self._outstanding) > MAX_OUTSTANDING and self.flow_active and not self.should_stop:
+        """Fetch when the folds are nearly idle, and nothing of a partition whose fold waits: what it has not taken stays here."""
+        while len(self._outstanding - self._slow) > MAX_OUTSTANDING and self.flow_active and not self.should_stop:
             self._progress.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._progress.wait(), 0.5)
+            try:
+                await asyncio.wait_for(self._progress.wait(), SLOW)
+            except TimeoutError:
+                self._slow = set(self._outstanding)
         if not self.flow_active:
             await self.wait(self.can_resume_flow.wait())
         if self._linger:
             await asyncio.sleep(self._linger)
-        active = self._get_active_partitions()
+        active = self._get_active_partitions() - {tp for tp, _ in self._slow}
         if not active:
             await asyncio.sleep(_IDLE)
             return {}, active
@@ -223,8 +228,9 @@ class Consumer(driver.Consumer):
         return fetched, active
 
     def done(self, tp: TP, offset: int) -> None:
-        """The agent is done with the chunk that ends at `offset`. (It says so itself: Faust's compiled stream bypasses `ack`.)"""
+        """The chunk that ends at `offset` is done with. (The app says so: Faust's compiled stream bypasses `ack`.)"""
         self._outstanding.discard((tp, offset))
+        self._slow.discard((tp, offset))
         self._progress.set()
 
     def end(self, tp: TP) -> int | None:
@@ -237,6 +243,7 @@ class Consumer(driver.Consumer):
         for number, applied in self.app.partitions.applied().items():
             await self.seek(TP(self.app.source, number), applied + 1)
         self._outstanding.clear()
+        self._slow.clear()
         self._progress.set()
 
     # --- acknowledgement -------------------------------------------------------------------------------------------
@@ -272,6 +279,7 @@ class Consumer(driver.Consumer):
         await super().on_partitions_revoked(revoked)
         self.app.partitions.drop()
         self._outstanding.clear()
+        self._slow.clear()
         self._markers.clear()
         self._progress.set()
 

@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 from collections.abc import Mapping, Sequence
+from types import FrameType
 from typing import Final
 
 from streams.notifier.cooldown import CooldownError, FailOpenCooldowns, open_cooldowns
@@ -22,24 +23,35 @@ from streams.runtime.producer import FencedError, Outbox
 from streams.runtime.recovery import RecoveryError
 from streams.runtime.roles import CrashedError, Role, engine, notifier
 from streams.runtime.rulesets import MissingRulesetError
-from streams.runtime.watchdog import StuckError
+from streams.runtime.watchdog import Pulse, StuckError
 from streams.settings import Settings, SettingsError
 from streams.topics import ENGINE, NOTIFIER
 
 log = logging.getLogger("tocsin.worker")
 
-CHANNELS_WITHIN: Final = 8.0
+CHANNELS_WITHIN: Final = 6.0
 """Seconds that channels get to end what they are about."""
-THREADS_WITHIN: Final = 2.0
+THREADS_WITHIN: Final = 1.0
+END_WITHIN: Final = 9.5
+"""Seconds after which a worker that was told to end does so, whatever still waits."""
+
+
+class UnsavedError(RuntimeError):
+    """The worker was told to end, and could not save what it had done last."""
+
+
 _EXPLAINED: Final = (
     StartError, SettingsError, FencedError, RecoveryError, ReplacedLogError, MissingRulesetError, StuckError, CooldownError,
+    UnsavedError,
 )  # fmt: skip
 """Errors whose message says all; others are logged with their trace."""
 _GC: Final = (50_000, 20, 100)
 
 
 def run(settings: Settings, *, only: str | None, log_format: str) -> int:
-    """Run the worker until SIGTERM or SIGINT. Returns the exit status: 0 ended in order, 1 could not go on.
+    """Run the worker until SIGTERM or SIGINT; a second one ends it at once.
+
+    Returns the exit status: 0 ended in order, 1 could not go on, or could not save and commit everything.
 
     `only` is "engine" or "notifier"; `log_format` is "text" or "json".
     """
@@ -70,13 +82,13 @@ class Worker:
         """Work until told to end; the exit status."""
         loop = asyncio.get_running_loop()
         self._metrics.tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+        self._handle_signals(loop)
         work = asyncio.ensure_future(self._work())
         stopping = asyncio.ensure_future(self._stop.wait())
         await asyncio.wait([work, stopping], return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         if not work.done() and not self._roles:
+            _end_within(END_WITHIN)
             work.cancel()  # still waiting for a broker, or for Redis
         try:
             await work
@@ -112,6 +124,7 @@ class Worker:
         services = [asyncio.ensure_future(service()) for role in self._roles for service in role.services()]
         services.append(asyncio.ensure_future(self._settle()))
         services.append(asyncio.ensure_future(until_repartitioned(self._settings, partitions)))
+        services.append(asyncio.ensure_future(Pulse().run()))
         channels = [asyncio.ensure_future(deliver()) for role in self._roles for deliver in role.channels]
         stopping = asyncio.ensure_future(self._stop.wait())
         done, _ = await asyncio.wait([*services, *channels, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -119,15 +132,35 @@ class Worker:
         if failed is not None:
             log.error("stopping: %s", said(failed.exception()))
         self._stop.set()
-        await asyncio.gather(*[role.stop() for role in self._roles])
-        if channels:
-            await asyncio.wait(channels, timeout=CHANNELS_WITHIN)
+        _end_within(END_WITHIN)
+        stops = [asyncio.ensure_future(role.stop()) for role in self._roles]
+        await asyncio.wait([*stops, *channels], timeout=CHANNELS_WITHIN)
+        in_order = all([await stop for stop in stops])
         for task in (*services, *channels, stopping):
             task.cancel()
         await asyncio.gather(*services, *channels, stopping, return_exceptions=True)
         if failed is not None:
             failed.result()
             raise CrashedError("a service ended by itself")
+        for role in self._roles:
+            if role.app.partitions.failure.done():
+                role.app.partitions.failure.result()
+        if not in_order:
+            raise UnsavedError("what was done since the last checkpoint was not saved; the next start does it again")
+
+    def _handle_signals(self, loop: asyncio.AbstractEventLoop) -> None:
+        told = False
+
+        def tell(_number: int, _frame: FrameType | None) -> None:
+            nonlocal told
+            if told:
+                os.write(2, b"told to end once more: the worker ends at once\n")
+                os._exit(1)
+            told = True
+            loop.call_soon_threadsafe(self._stop.set)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, tell)
 
     async def _settle(self) -> None:
         """Once everything is up, keep the garbage collector from walking through all of it again and again."""
@@ -174,6 +207,19 @@ def _leave_threads_behind(status: int) -> None:
             if thread.is_alive():
                 logging.shutdown()
                 os._exit(status)
+
+
+def _end_within(seconds: float) -> None:
+    """End the process after `seconds`, also when the loop or a thread waits for what does not come."""
+
+    def end() -> None:
+        log.error("the worker ends: it was not done within %.1f s of being told to; what was not saved is done again", seconds)
+        logging.shutdown()
+        os._exit(1)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
 
 
 def said(error: BaseException | None) -> str:

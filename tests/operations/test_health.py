@@ -22,6 +22,7 @@ def role(**changes: object) -> RoleHealth:
         ([role(), role(role="notifier", lag=MAX_LAG + 1)], "notifier: 10001 records behind, more than 10000"),
         ([role(recovering=2)], "engine: 2 of 4 partitions are being recovered"),
         ([role(is_rebalancing=True)], "engine: partitions are being assigned"),
+        ([role(), role(role="notifier", is_cut_off=True)], "notifier: the brokers do not answer"),
     ],
 )
 def test_why_not_ready(roles: list[RoleHealth], reason: str | None) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pytest
+from aiokafka.errors import KafkaConnectionError, TopicAuthorizationFailedError
 from faust.types import TP
 
 from streams.operations.metrics import Metrics
+from streams.records import Incoming, Outgoing
 from streams.runtime.app import ReplacedLogError, check_end
 from streams.runtime.checkpoint import AbandonedError
 from streams.runtime.partitions import NotRecoveredError, Partitions, spans
@@ -123,6 +125,69 @@ async def test_a_partition_that_is_taken_away_while_it_is_restored_is_not_opened
     partitions.suspend()
     assert await opening is False
     assert partitions.applied() == {}
+
+
+async def test_brokers_that_are_away_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.runtime.partitions.FIRST_WAIT", 0.001)
+    world = World()
+    partitions = partitions_of(world)
+    waited: list[bool] = []
+
+    async def recover(numbers: list[int]) -> dict[int, int]:
+        waited.append(partitions.waits_for_brokers)
+        if len(waited) < 3:
+            raise KafkaConnectionError("no broker")
+        return await world.recover(numbers)
+
+    assert await partitions.take_over([0], 1, world, recover)
+    assert world.claims == [[0]] * 3  # the offset of the barrier must be one that this recovery has seen
+    assert waited == [True] * 3
+    assert not partitions.waits_for_brokers
+
+
+async def test_a_broker_that_refuses_is_not_waited_for() -> None:
+    world = World()
+
+    async def recover(_numbers: list[int]) -> dict[int, int]:
+        raise TopicAuthorizationFailedError("state")
+
+    with pytest.raises(TopicAuthorizationFailedError):
+        await partitions_of(world).take_over([0], 1, world, recover)
+
+
+async def test_a_partition_that_waits_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.runtime.partitions.CHECKPOINT_EVERY", 0.01)
+    world, go_on = World(), asyncio.Event()
+
+    class Waiting(CountingFold):
+        async def process(self, records: Sequence[Incoming]) -> Sequence[Outgoing]:
+            if len(records) > 1 and self.applied >= 0:
+                await go_on.wait()
+            return await super().process(records)
+
+    async def restore(_partition: int, _items: Iterable[tuple[bytes, bytes]], _abandoned: asyncio.Event) -> CountingFold:
+        return Waiting()
+
+    marked: list[tuple[int, int]] = []
+    partitions = Partitions(
+        "engine", restore, journal=world, sender=world, metrics=Metrics(), marked=lambda *mark: marked.append(mark)
+    )
+    await partitions.take_over([0, 1], 1, world, world.recover)
+    running = asyncio.ensure_future(partitions.run())
+    await partitions.process(0, 1, records(0, 0))
+    stuck = asyncio.ensure_future(partitions.process(0, 1, records(1, 9)))
+    await asyncio.sleep(0.2)
+    await partitions.process(1, 1, records(0, 0))
+    async with asyncio.timeout(5):
+        while (1, 0) not in marked:
+            await asyncio.sleep(0.01)
+    assert not stuck.done()
+    go_on.set()
+    await stuck
+    async with asyncio.timeout(5):
+        while (0, 9) not in marked:
+            await asyncio.sleep(0.01)
+    running.cancel()
 
 
 async def test_records_that_are_missing_in_the_log_are_counted() -> None:

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
-from streams.runtime.watchdog import Standing, Watchdog
+import asyncio
+import time
+
+import pytest
+
+from streams.runtime.watchdog import EVERY, Pulse, Standing, Watchdog
 
 
 class Bench:
     def __init__(self) -> None:
         self.now = 0.0
-        self.watchdog = Watchdog(lambda: self.now, limit=60)
+        self.watchdog = Watchdog(lambda: self.now, limit=60, every=60)
 
     def after(self, seconds: float, **standings: tuple[object, int]) -> str | None:
         self.now += seconds
@@ -41,3 +46,30 @@ def test_a_partition_that_went_away_is_forgotten() -> None:
     assert bench.after(40, a=(7, 3)) is None
     assert bench.after(59, a=(7, 3)) is None
     assert bench.after(1, a=(7, 3)) is not None
+
+
+def test_the_time_for_which_a_process_was_suspended_does_not_count() -> None:
+    now = 0.0
+    watchdog = Watchdog(lambda: now, limit=60)
+    standing = {"a": Standing(7, 3)}
+    assert watchdog.look(standing) is None
+    now += 3_600
+    assert watchdog.look(standing) is None
+    for _ in range(9):
+        now += EVERY
+        assert watchdog.look(standing) is None
+    now += EVERY
+    assert watchdog.look(standing) is not None
+
+
+async def test_a_loop_that_makes_no_turn_ends_the_process_with_its_stacks(capfd: pytest.CaptureFixture[str]) -> None:
+    ended: list[int] = []
+    pulse = asyncio.ensure_future(Pulse(limit=0.2, beat=0.02, end=ended.append).run())
+    await asyncio.sleep(0.5)
+    assert not ended
+    time.sleep(0.8)  # noqa: ASYNC251 - the loop is to be stuck
+    assert ended == [1]
+    said = capfd.readouterr().err
+    assert "its event loop made no turn for 0 s" in said
+    assert "test_a_loop_that_makes_no_turn_ends_the_process_with_its_stacks" in said
+    pulse.cancel()
