@@ -15,6 +15,7 @@ from pydantic.types import StringConstraints
 from schemas.strict_json import MAX_INTEGER, strict_loads
 from schemas.time import TimestampError, to_event_time
 
+VERSION: Final = 1
 MAX_TEXT: Final = 256
 MAX_ATTRIBUTES: Final = 32
 MAX_NUMBER: Final = MAX_INTEGER
@@ -28,6 +29,7 @@ Side = Literal["server", "client", "proxy", "probe"]
 Text = Annotated[StrictStr, StringConstraints(max_length=MAX_TEXT)]
 Name = Annotated[StrictStr, StringConstraints(min_length=1, max_length=MAX_TEXT)]
 Integer = Annotated[StrictInt, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
+Version = Annotated[StrictInt, Field(ge=VERSION, le=VERSION)]
 Number = Annotated[StrictFloat, Field(ge=-MAX_NUMBER, le=MAX_NUMBER, allow_inf_nan=False)]
 Weight = Annotated[StrictInt, Field(ge=1, le=MAX_WEIGHT)]
 Attributes = Annotated[dict[Name, Text | StrictBool | Integer | Number], Field(max_length=MAX_ATTRIBUTES)]
@@ -57,7 +59,7 @@ class Event(BaseModel):
     attributes: Attributes = Field(default_factory=dict, description="At most 32 names with text, number or boolean.")
 
     # Envelope.
-    v: Integer | None = Field(default=None, description="Major version of this schema.")
+    v: Version | None = Field(default=None, description="Major version of this schema; an event of another one is refused.")
     id: Text | None = Field(default=None, description="Identity of the event for people; it is no deduplication key.")
     obs_ts: Integer | None = Field(default=None, description="Time of observation, microseconds.")
     service_ver: Text | None = None

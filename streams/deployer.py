@@ -16,14 +16,17 @@ from aiokafka import AIOKafkaProducer
 from schemas.control import HEADER, RulesetRecord, sign
 from streams.ruleset_log import Deploy, DeployError, Plan, RulesetLog, came_between, to_json
 from streams.settings import Settings
-from streams.topic_reader import TopicReader
-from streams.topics import EVENTS, RULES
+from streams.topic_reader import MissingTopicError, TopicReader
+from streams.topics import ENGINE, EVENTS, NOTIFIER, RULES, changelog_name
 
 MAX_REQUEST: Final = int(RULES.config["max.message.bytes"])
 
 
 class Deployer:
-    """Connects on entry; raises MissingTopicError where `tocsin topics` has not been run."""
+    """Connects on entry.
+
+    Raises MissingTopicError where `tocsin topics` has not been run, DeployError where the changelogs do not fit the events.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -45,6 +48,7 @@ class Deployer:
         try:
             await self._reader.__aenter__()
             self.partitions = self._reader.partitions_of(self._events)
+            self._check_changelogs()
             await self._producer.start()
         except BaseException:
             await self.__aexit__(None, None, None)
@@ -54,6 +58,20 @@ class Deployer:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self._producer.stop()
         await self._reader.__aexit__(kind, error, trace)
+
+    def _check_changelogs(self) -> None:
+        """A changelog has a partition for each of the events; a new partition of those would be judged by nobody."""
+        for name in (changelog_name(self._settings.group, role) for role in (ENGINE, NOTIFIER)):
+            try:
+                found = len(self._reader.partitions_of(name))
+            except MissingTopicError:
+                continue
+            if found != len(self.partitions):
+                raise DeployError(
+                    f"{self._events} has {len(self.partitions)} partitions, and {name} has {found}: the number is fixed, since "
+                    "state and the place of every service depend on it. Set a new TOCSIN_TOPIC_PREFIX and TOCSIN_GROUP, run "
+                    "`tocsin topics`, and deploy there"
+                )
 
     async def read(self) -> RulesetLog:
         """What `mcp.rules` says now."""

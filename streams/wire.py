@@ -140,6 +140,7 @@ _TYPES: Final[tuple[tuple[Any, Any], ...]] = (
     (contract.Text, _TEXT),
     (contract.Name, _NAME),
     (contract.Integer, _INTEGER),
+    (contract.Version, Annotated[int, Meta(ge=contract.VERSION, le=contract.VERSION)]),
     (contract.Number, _NUMBER),
     (contract.Weight, Annotated[int, Meta(ge=1, le=MAX_WEIGHT)]),
     (contract.Attributes, Annotated[dict[_NAME, _TEXT | bool | _INTEGER | _NUMBER], Meta(max_length=MAX_ATTRIBUTES)]),

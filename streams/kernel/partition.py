@@ -18,6 +18,7 @@ from streams.kernel.groups import Entry, Rows, RuleGroups
 from streams.kernel.judge import Plan
 from streams.kernel.lifecycle import Resolved
 from streams.kernel.slices import stream_times, tick_time
+from streams.kernel.state_version import check_state_version
 from streams.kernel.transition import Decider
 
 MARKER: Final = b"m"
@@ -181,9 +182,9 @@ class PartitionState:
 
     @staticmethod
     def ruleset_of(items: Iterable[tuple[bytes, bytes]]) -> str | None:
-        """The ruleset that the table `items` were written under, which `restore` needs."""
+        """The ruleset that the table `items` were written under, which `restore` needs. Raises StateVersionError."""
         marker = dict(items).get(MARKER)
-        found: str | None = None if marker is None else msgspec.msgpack.decode(marker)[3]
+        found: str | None = None if marker is None else _unpack_marker(marker)[2]
         return found
 
     @classmethod
@@ -195,13 +196,16 @@ class PartitionState:
         rulesets: Mapping[str, Ruleset],
         max_groups: int = MAX_GROUPS,
     ) -> PartitionState:
-        """The state that the table `items` hold. Raises MissingRulesetError without the ruleset it was written under."""
+        """The state that the table `items` hold.
+
+        Raises MissingRulesetError without the ruleset it was written under, StateVersionError where another release wrote it.
+        """
         state = cls(topic, partition, max_groups)
         held = dict(items)
         marker = held.pop(MARKER, None)
         if marker is None:
             return state
-        _, state.applied, state.stream_time, state.ruleset_id, state.ruleset_seq, origins = msgspec.msgpack.decode(marker)
+        state.applied, state.stream_time, state.ruleset_id, state.ruleset_seq, origins = _unpack_marker(marker)
         state._origins = {origin: (offset, index) for origin, offset, index in origins}
         if state.ruleset_id is None:
             return state
@@ -227,3 +231,9 @@ class PartitionState:
         origins = [(origin, *place) for origin, place in sorted(self._origins.items())]
         held: list[Any] = [VERSION, self.applied, self.stream_time, self.ruleset_id, self.ruleset_seq, origins]
         return MARKER, msgspec.msgpack.encode(held)
+
+
+def _unpack_marker(value: bytes) -> list[Any]:
+    version, *fields = msgspec.msgpack.decode(value, type=list[Any])
+    check_state_version(version, VERSION, "engine")
+    return fields

@@ -6,16 +6,13 @@ from typing import Any, Final
 
 import msgspec
 
+from streams.kernel.state_version import check_state_version
 from streams.notifier.policy import Dispatched, Episode, Group, Held
 
 VERSION: Final = 1
 MARKER: Final = b"m"
 EPISODE: Final = b"e"
 GROUP: Final = b"g"
-
-
-class StateVersionError(RuntimeError):
-    """The state was written by another version of tocsin."""
 
 
 def episode_key(dedup_key: str) -> bytes:
@@ -75,8 +72,5 @@ def _pack(*fields: Any) -> bytes:
 
 def _unpack(value: bytes) -> list[Any]:
     version, *fields = msgspec.msgpack.decode(value, type=list[Any])
-    if version != VERSION:
-        raise StateVersionError(
-            f"the notifier's state has version {version}, this worker reads {VERSION}; run the release that wrote it"
-        )
+    check_state_version(version, VERSION, "notifier")
     return fields

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, cast
@@ -15,9 +16,11 @@ from streams.runtime import store, transport
 from streams.runtime.partitions import Partitions, Restore
 from streams.runtime.producer import Changelog, Outbox
 from streams.runtime.recovery import ChunkTableManager, recover
-from streams.runtime.store import AtomicStore
+from streams.runtime.store import AtomicStore, BrokenStoreError
 from streams.settings import Settings
 from streams.topics import ENGINE, EVENTS, TRANSITIONS, group_name
+
+log = logging.getLogger("tocsin.runtime")
 
 TABLE: Final = "state"
 """The name that changelogs are called after: see streams.topics.changelog_name."""
@@ -53,8 +56,12 @@ class RoleApp(faust.App):
             return await recover(self.settings, self.role, self.journal.topic, numbers, self.store, self._moved)
 
         try:
-            done = await self.partitions.take_over(partitions, generation, self.store, recovered)
-            if done and self.settings.fencing == "on":  # the embedded broker says where the last batch begins, not where it ends
+            try:
+                done = await self.partitions.take_over(partitions, generation, self.store, recovered)
+            except BrokenStoreError as error:  # what is broken was put aside; a second time it is the disk that is broken
+                log.warning("%s: %s", self.role, error)
+                done = await self.partitions.take_over(partitions, generation, self.store, recovered)
+            if done:
                 await self._check_source()
         except Exception as error:  # noqa: BLE001 - whatever it is, no record may be folded after it
             self.partitions.fail(error)
@@ -63,9 +70,19 @@ class RoleApp(faust.App):
             await asyncio.Event().wait()  # until the next assignment, or the end of the worker, cancels this
 
     async def _check_source(self) -> None:
-        places = {TP(self.source, number): applied for number, applied in self.partitions.applied().items()}
-        for place, end in (await self.consumer.highwaters(*places)).items() if places else ():
-            check_end(TP(*place), places[TP(*place)], end)
+        """Whether the source is the log that the state was made from, and the state what was made from it."""
+        applied = self.partitions.applied()
+        places = {TP(self.source, number): number for number in applied}
+        if not places:
+            return
+        if self.settings.fencing == "on":  # the embedded broker says where the last batch begins, not where it ends
+            for place, end in (await self.consumer.highwaters(*places)).items():
+                check_end(TP(*place), applied[places[TP(*place)]], end)
+        empty = [place for place, number in places.items() if applied[number] < 0]
+        if empty:
+            begins = await self.consumer.earliest_offsets(*empty)
+            for place in empty:
+                check_lost(place, await self.feed.committed(place), begins[place], self.journal.topic)
 
     def _moved(self) -> None:
         self.partitions.progress += 1
@@ -91,6 +108,30 @@ def check_end(place: TP, applied: int, end: int) -> None:
             f"{place.topic}[{place.partition}] ends at offset {end}, and its state holds records up to {applied}: the topic was "
             "deleted and created again, or lost its end. Set a new TOCSIN_GROUP and run `tocsin topics` to start from it"
         )
+
+
+class LostStateError(RuntimeError):
+    """The state of a partition is gone, and the log does not reach back far enough to make it again."""
+
+
+def check_lost(place: TP, committed: int | None, begin: int, changelog: str) -> None:
+    """Say so where records of `place` were committed, and there is no state that they led to.
+
+    The source is read from its `begin` then: the same state comes of it if that is its first record. Raises LostStateError
+    if it is not.
+    """
+    if not committed:
+        return
+    gone = (
+        f"{changelog}[{place.partition}] holds no state, and records of {place.topic}[{place.partition}] up to {committed - 1} "
+        "were processed: the changelog was deleted, or deleted and created again"
+    )
+    if begin > 0:
+        raise LostStateError(
+            f"{gone}. The log begins at offset {begin}, so the state cannot be made again from it. Restore the changelog from a "
+            "backup, or set a new TOCSIN_GROUP and run `tocsin topics` and `tocsin deploy --again` to start from what is left"
+        )
+    log.warning("%s. The log is whole, so the state is made again from it; decisions are sent again under their known ids", gone)
 
 
 def build_app(

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final, TypeVar
+from pathlib import Path
+from typing import Any, Final, TypeVar
 
 from aiokafka import AIOKafkaClient
-from aiokafka.errors import KafkaError
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, UnsupportedVersionError, for_code
 
 from streams.notifier.cooldown import CooldownError
 from streams.settings import Settings
-from streams.topics import ENGINE, EVENTS, NOTIFIER, TOPICS, changelog
+from streams.topics import CHECKPOINT_LIMIT, ENGINE, EVENTS, NOTIFIER, TOPICS, TRANSITIONS, changelog
 
 log = logging.getLogger("tocsin.runtime")
 
@@ -22,6 +26,7 @@ GIVE_UP_AFTER: Final = 60.0
 FIRST_WAIT: Final = 0.25
 LONGEST_WAIT: Final = 5.0
 _ATTEMPT: Final = 10.0
+_PROBE: Final = 4_096
 LOOK_EVERY: Final = 10.0
 """Seconds between looks at the number of partitions while the worker runs."""
 _T = TypeVar("_T")
@@ -29,6 +34,20 @@ _T = TypeVar("_T")
 
 class StartError(RuntimeError):
     """The worker cannot start; says what was tried and what to do."""
+
+
+def check_data_dir(settings: Settings) -> None:
+    """Make the folder of the local state. Raises StartError where nothing can be written there."""
+    folder = Path(settings.data_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(_PROBE))
+    except OSError as error:
+        raise StartError(
+            f"TOCSIN_DATA_DIR={settings.data_dir}: no local state can be kept in {folder.absolute()} ({error.strerror}); make it "
+            "a folder that this user may write to, with room, or name another"
+        ) from error
 
 
 async def partition_counts(settings: Settings, *, give_up_after: float = GIVE_UP_AFTER) -> dict[str, int]:
@@ -102,3 +121,53 @@ def check_topics(settings: Settings, counts: Mapping[str, int], roles: Sequence[
     if wrong:
         raise StartError(f"{'; '.join(wrong)}: run `tocsin topics`, which says how to put that right")
     return dict.fromkeys((ENGINE, NOTIFIER), events)
+
+
+async def check_configs(settings: Settings, roles: Sequence[str], *, give_up_after: float = GIVE_UP_AFTER) -> None:
+    """Raise StartError where a topic is configured so that it loses what it must keep, or refuses a checkpoint.
+
+    A broker that does not tell its configuration, the embedded one, is believed.
+    """
+    names = [settings.topic_prefix + EVENTS.name, settings.topic_prefix + TRANSITIONS.name]
+    names += [changelog(settings.group, role).name for role in roles]
+
+    async def ask() -> dict[str, dict[str, str]]:
+        admin = AIOKafkaAdminClient(**settings.kafka_client())
+        try:
+            async with asyncio.timeout(_ATTEMPT):
+                await admin.start()
+                answers = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in names])
+        except (IncompatibleBrokerVersion, UnsupportedVersionError):
+            return {}
+        finally:
+            with contextlib.suppress(KafkaError, OSError):
+                await admin.close()
+        return dict(_config(resource) for answer in answers for resource in answer.resources)
+
+    problem = f"no Kafka broker at {settings.bootstrap_servers}"
+    found = await patiently(ask, problem, "start one there, or set TOCSIN_BOOTSTRAP_SERVERS", give_up_after)
+    changelogs = {changelog(settings.group, role).name for role in roles}
+    wrong = [text for name, config in found.items() for text in unsafe(name, config, is_changelog=name in changelogs)]
+    if wrong:
+        raise StartError(f"{'; '.join(wrong)}. Run `tocsin topics --yes`, which sets that right")
+
+
+def _config(resource: Any) -> tuple[str, dict[str, str]]:
+    code, message, _, name, entries = resource[:5]
+    if code:
+        log.warning("the configuration of %s cannot be read, so it is not checked: %s", name, message or for_code(code).__name__)
+    return name, {entry[0]: entry[1] for entry in entries if entry[1] is not None}
+
+
+def unsafe(name: str, config: Mapping[str, str], *, is_changelog: bool) -> list[str]:
+    """What is wrong with the configuration of a topic that the worker reads or keeps its state in. What is not told is fine."""
+    wanted = "compact" if is_changelog else "delete"
+    wrong = []
+    if (policy := config.get("cleanup.policy", wanted)) != wanted:
+        loss = "state expires that is still needed" if is_changelog else "records go before they are read"
+        wrong.append(f"{name} has cleanup.policy={policy} instead of {wanted}: {loss}")
+    if is_changelog and int(config.get("max.message.bytes", CHECKPOINT_LIMIT)) < CHECKPOINT_LIMIT:
+        wrong.append(
+            f"{name} has max.message.bytes={config['max.message.bytes']}, and a checkpoint may have {CHECKPOINT_LIMIT} bytes"
+        )
+    return wrong

@@ -152,6 +152,10 @@ class _Reading:
     async def run(self) -> None:
         for place in self._places:
             self._start(place)
+        if self._left:
+            behind = ", ".join(str(self._places[place]) for place in sorted(self._left))
+            records = sum(self._ends[place] - self._begins[place] for place in self._left)
+            log.info("%s: recovering partitions %s, %d changelog records at most", self._role, behind, records)
         loop = asyncio.get_running_loop()
         moved = told = loop.time()
         while self._left:
@@ -184,11 +188,22 @@ class _Reading:
             held = None
         # The last record that the table holds is read once more, to see whether it is the same log.
         start = self._begins[place] if held is None else max(held, self._begins[place])
+        if held is None:
+            self._check_begin(place)
         if start < end:
             self._consumer.seek(place, start)
             self._left.add(place)
         else:
             self._consumer.pause(place)
+
+    def _check_begin(self, place: TopicPartition) -> None:
+        """Compaction leaves the begin of a log where it is; one that has moved lost records that nothing took the place of."""
+        if self._begins[place] > 0:
+            raise RecoveryError(
+                f"{place.topic}[{place.partition}] begins at offset {self._begins[place]}: records before it expired or were "
+                "deleted, so state is missing in it, and the local table does not hold it. Restore the changelog from a backup, "
+                "or set a new TOCSIN_GROUP and run `tocsin topics` and `tocsin deploy --again` to start from the event log"
+            )
 
     async def _apply(self, place: TopicPartition, records: list[Any]) -> None:
         number = self._places[place]
@@ -197,6 +212,7 @@ class _Reading:
             held = self._tables.changelog_offset(number)
             if held == records[0].offset and not self._tables.holds(number, records[0]):
                 self._tables.put_aside(number, f"it contradicts the changelog at offset {held}")
+                self._check_begin(place)
                 self._consumer.seek(place, self._begins[place])
                 return
         for at in range(0, len(records), _SLICE):
@@ -208,7 +224,8 @@ class _Reading:
         # The last record may be gone (compaction), or be none that is delivered; so the position counts.
         if await self._consumer.position(place) >= self._ends[place]:
             number, last = self._places[place], self._ends[place] - 1
-            if (self._tables.changelog_offset(number) or -1) < last:
+            held = self._tables.changelog_offset(number)
+            if held is None or held < last:
                 self._tables.apply_records(number, [], last)
             self._left.discard(place)
             self._consumer.pause(place)

@@ -158,6 +158,11 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         found: int | None = consumer.highwater(tp)
         return found
 
+    async def committed(self, tp: TP) -> int | None:
+        """The offset that the group has committed."""
+        offset: int | None = await self.call_thread(self._ensure_consumer().committed, tp)
+        return offset
+
 
 class Consumer(driver.Consumer):
     """Yields chunks; commits markers."""
@@ -236,6 +241,10 @@ class Consumer(driver.Consumer):
     def end(self, tp: TP) -> int | None:
         """The end of an assigned partition when it was last fetched from."""
         return self._thread.end(tp)
+
+    async def committed(self, tp: TP) -> int | None:
+        """The offset that the group has committed, of an assigned partition."""
+        return await self._thread.committed(tp)
 
     async def perform_seek(self) -> None:
         """Go to where the state stands, not to what was committed: state rebuilt from less needs the records once more."""

@@ -13,16 +13,26 @@ from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import Final
 
+from streams.kernel.state_version import StateVersionError
 from streams.notifier.cooldown import CooldownError, FailOpenCooldowns, open_cooldowns
 from streams.operations.health import HealthServer, why_not_ready
 from streams.operations.metrics import Metrics
 from streams.runtime import logs
-from streams.runtime.app import ReplacedLogError
-from streams.runtime.preflight import StartError, check_topics, partition_counts, patiently, until_repartitioned
+from streams.runtime.app import LostStateError, ReplacedLogError
+from streams.runtime.preflight import (
+    StartError,
+    check_configs,
+    check_data_dir,
+    check_topics,
+    partition_counts,
+    patiently,
+    until_repartitioned,
+)
 from streams.runtime.producer import FencedError, Outbox
 from streams.runtime.recovery import RecoveryError
 from streams.runtime.roles import CrashedError, Role, engine, notifier
 from streams.runtime.rulesets import MissingRulesetError
+from streams.runtime.store import BrokenStoreError, LocalDiskError
 from streams.runtime.watchdog import Pulse, StuckError
 from streams.settings import Settings, SettingsError
 from streams.topics import ENGINE, NOTIFIER
@@ -41,8 +51,8 @@ class UnsavedError(RuntimeError):
 
 
 _EXPLAINED: Final = (
-    StartError, SettingsError, FencedError, RecoveryError, ReplacedLogError, MissingRulesetError, StuckError, CooldownError,
-    UnsavedError,
+    StartError, SettingsError, FencedError, RecoveryError, ReplacedLogError, LostStateError, MissingRulesetError, StuckError,
+    CooldownError, BrokenStoreError, LocalDiskError, StateVersionError, UnsavedError,
 )  # fmt: skip
 """Errors whose message says all; others are logged with their trace."""
 _GC: Final = (50_000, 20, 100)
@@ -103,7 +113,9 @@ class Worker:
     async def _work(self) -> None:
         async with contextlib.AsyncExitStack() as stack:
             await self._serve_health(stack)
+            check_data_dir(self._settings)
             counts = check_topics(self._settings, await partition_counts(self._settings), self._wanted)
+            await check_configs(self._settings, self._wanted)
             cooldowns = await self._cooldowns(stack) if NOTIFIER in self._wanted else None
             outbox = Outbox(self._settings, self._metrics)
             stack.push_async_callback(outbox.stop)

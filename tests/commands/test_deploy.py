@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 
 from schemas.control import RulesetRecord, is_signed, parse_control
 from schemas.rule import Ruleset
@@ -14,7 +15,7 @@ from streams.rule_modules import load_rules
 from streams.ruleset_log import Deploy, DeployError, plan_deploy
 from streams.settings import Settings
 from streams.topic_reader import TopicReader
-from tests.commands.running import KEY, module, records, send, tocsin
+from tests.commands.running import KEY, module, records, send, tocsin, with_admin
 from tests.conftest import Topics
 
 pytestmark = pytest.mark.integration
@@ -147,3 +148,15 @@ def test_foreign_records_on_the_rules_topic_are_named(own: Settings, tmp_path: P
     result = tocsin(own, "deploy", module(tmp_path, one="1m"))
     assert result.exit_code == 0
     assert "cannot be read and is left out: offset 0" in result.stderr
+
+
+def test_an_event_topic_that_was_given_partitions_is_refused(own: Settings, tmp_path: Path) -> None:
+    async def grow(admin: AIOKafkaAdminClient) -> None:
+        await admin.create_partitions({own.topic_prefix + "mcp.events": NewPartitions(5)})
+
+    asyncio.run(with_admin(own, grow))
+    result = tocsin(own, "deploy", module(tmp_path, one="1m"))
+    assert result.exit_code == 1
+    assert f"{own.topic_prefix}mcp.events has 5 partitions, and {own.group}-engine-state-changelog has 3" in result.output
+    assert "Set a new TOCSIN_TOPIC_PREFIX and TOCSIN_GROUP, run `tocsin topics`, and deploy there" in result.output
+    assert not keys(own)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -12,6 +13,7 @@ from schemas.rule import Rule, Ruleset, above, absence, below, count, error_rate
 from schemas.rule import event as field
 from streams.kernel.columns import Chunk, Columns, Origin, Step, SwitchStep, TickStep
 from streams.kernel.partition import MissingRulesetError, PartitionState
+from streams.kernel.state_version import StateVersionError
 
 S = 1_000_000
 T0 = 1_700_000_000 * S
@@ -131,6 +133,16 @@ def test_a_state_is_not_restored_without_its_ruleset() -> None:
     with pytest.raises(MissingRulesetError):
         PartitionState.restore("mcp.events", 0, table, {})
     assert PartitionState.restore("mcp.events", 0, table, rulesets).ruleset_id == next(iter(rulesets))
+
+
+def test_a_state_of_another_version_is_refused() -> None:
+    state, rulesets = started(FLOOD)
+    table = {key: value for key, value in state.take_dirty() if value is not None}
+    table[b"m"] = msgspec.msgpack.encode([2, *msgspec.msgpack.decode(table[b"m"])[1:], "a field more"])
+    with pytest.raises(StateVersionError, match="the engine's state has version 2, and this release of tocsin reads version 1"):
+        PartitionState.ruleset_of(table.items())
+    with pytest.raises(StateVersionError):
+        PartitionState.restore("mcp.events", 0, table.items(), rulesets)
 
 
 def test_an_edit_of_a_threshold_keeps_the_window_and_the_episode() -> None:

@@ -8,12 +8,12 @@ import pytest
 
 from schemas.alert import Alert, Reason
 from schemas.time import MICROS
+from streams.kernel.state_version import StateVersionError
 from streams.notifier import partition as module
 from streams.notifier.cooldown import LocalCooldowns
 from streams.notifier.observer import Observer
 from streams.notifier.partition import DECISION_HEADER, Limits, NotifierPartition, make_fold
 from streams.notifier.policy import Claim, Claimed
-from streams.notifier.state import StateVersionError
 from streams.records import Outgoing
 from streams.settings import Settings
 from streams.testing import FakeClock as Clock

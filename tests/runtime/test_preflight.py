@@ -1,9 +1,20 @@
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 from aiokafka.errors import KafkaConnectionError
 
-from streams.runtime.preflight import StartError, check_topics, partition_counts, patiently, until_repartitioned
+from streams.runtime.preflight import (
+    StartError,
+    check_data_dir,
+    check_topics,
+    partition_counts,
+    patiently,
+    unsafe,
+    until_repartitioned,
+)
 from streams.settings import Settings
 from streams.topics import ENGINE, NOTIFIER, TOPICS, changelog
 from tests.servers.process import free_port
@@ -74,3 +85,49 @@ async def test_a_topic_that_is_given_more_partitions_ends_the_worker(monkeypatch
     with pytest.raises(StartError, match=r"p.mcp.events has 6 partitions now, and had 4: .* Run `tocsin topics`"):
         await until_repartitioned(SETTINGS, 4, every=0)
     assert not looks
+
+
+CHANGELOG = changelog("g", ENGINE)
+
+
+def test_topics_as_they_are_created_are_safe() -> None:
+    assert not unsafe(CHANGELOG.name, CHANGELOG.config, is_changelog=True)
+    for topic in TOPICS:
+        if topic.name in ("mcp.events", "mcp.transitions"):
+            assert not unsafe(topic.name, topic.config, is_changelog=False)
+    assert not unsafe(CHANGELOG.name, {}, is_changelog=True)  # a broker that does not tell
+
+
+def test_a_changelog_that_expires_is_refused() -> None:
+    config = CHANGELOG.config | {"cleanup.policy": "compact,delete"}
+    (said,) = unsafe(CHANGELOG.name, config, is_changelog=True)
+    assert said.startswith("g-engine-state-changelog has cleanup.policy=compact,delete instead of compact: state expires")
+
+
+def test_a_changelog_that_takes_no_checkpoint_is_refused() -> None:
+    (said,) = unsafe(CHANGELOG.name, CHANGELOG.config | {"max.message.bytes": "1048588"}, is_changelog=True)
+    assert said == "g-engine-state-changelog has max.message.bytes=1048588, and a checkpoint may have 16777216 bytes"
+
+
+def test_an_event_topic_that_is_compacted_is_refused() -> None:
+    (said,) = unsafe("mcp.events", {"cleanup.policy": "compact"}, is_changelog=False)
+    assert said == "mcp.events has cleanup.policy=compact instead of delete: records go before they are read"
+
+
+def test_a_data_dir_is_made_and_left_empty(tmp_path: Path) -> None:
+    check_data_dir(Settings(data_dir=str(tmp_path / "a" / "b")))
+    assert not list((tmp_path / "a" / "b").iterdir())
+
+
+def test_a_data_dir_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(StartError, match=rf"TOCSIN_DATA_DIR={folder}: no local state can be kept in .* \((File|Not a)"):
+            check_data_dir(Settings(data_dir=str(folder)))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_data_dir_without_permission_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(StartError, match="Permission denied"):
+        check_data_dir(Settings(data_dir=str(tmp_path / "below")))
