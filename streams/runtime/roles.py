@@ -176,12 +176,12 @@ def notifier(
     settings: Settings, partitions: int, outbox: Outbox, metrics: Metrics, cooldowns: FailOpenCooldowns, stop: asyncio.Event
 ) -> Role:
     """The notifier on a topic of transitions with so many partitions. Its channels end when `stop` is set."""
-    make = make_fold(settings, cooldowns, clock, NotifierMetrics(metrics))
 
     async def restore(partition: int, items: Iterable[tuple[bytes, bytes]], _abandoned: asyncio.Event) -> Fold:
         return make(partition, items)
 
     app = build_app(settings, NOTIFIER, restore, partitions=partitions, outbox=outbox, metrics=metrics)
+    make = make_fold(settings, cooldowns, app.journal, clock, NotifierMetrics(metrics))
 
     async def show() -> None:
         while True:
