@@ -372,6 +372,8 @@ class NotifierPartition:
             out.append(Outgoing(TRANSITIONS.name, record.tenant.encode(), value, mark, self._partition))
         out.append(Outgoing(ALERT_STATE.name, key, None if case.kind is Kind.RESOLVED else value))
         self._observer.decided(decision.reason)
+        if decision.dispatch:
+            self._observer.addressed(record.rule, record.channels)
         if decision.dispatch and decision.reason is not Reason.COOLDOWN_OVER:
             since = None if case.append_time is None else now - case.append_time
             self._observer.dispatched(decision.reason, since, now - record.decided_at)

@@ -14,6 +14,7 @@ from typing import Any, Final
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
+from streams.channel_names import UnservedChannels
 from streams.decode import Source
 from streams.notifier.channels import open_channels
 from streams.notifier.channels.channel import Channel
@@ -181,7 +182,8 @@ def notifier(
         return make(partition, items)
 
     app = build_app(settings, NOTIFIER, restore, partitions=partitions, outbox=outbox, metrics=metrics)
-    make = make_fold(settings, cooldowns, app.journal, clock, NotifierMetrics(metrics))
+    unserved = UnservedChannels(log, settings.webhook_url)
+    make = make_fold(settings, cooldowns, app.journal, clock, NotifierMetrics(metrics, unserved))
 
     async def show() -> None:
         while True:

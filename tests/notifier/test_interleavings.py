@@ -48,7 +48,7 @@ class Redis:
         return await self.here.claim(claims)
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The changelog took nothing."""
 
 
@@ -59,7 +59,7 @@ class Changelog(Journal):
 
     async def append(self, partition: int, items: list[tuple[bytes, bytes | None]]) -> int:
         if self.refuses:
-            raise Refused
+            raise RefusedError
         return await super().append(partition, items)
 
 
@@ -104,7 +104,7 @@ class Worker:
             self.clock.advance(by)
             out += asyncio.run(self.fold.wake(self.clock()))
             self._send(out[:sends])
-        except Refused:
+        except RefusedError:
             pass
         self.crash()
 
