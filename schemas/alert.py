@@ -31,10 +31,13 @@ class Reason(StrEnum):
     RESOLVED = "resolved"
     IN_COOLDOWN = "in_cooldown"
     ENDED_WHILE_HELD = "ended_while_held"
+    STALE = "stale"
 
 
-DISPATCHED: Final = frozenset({Reason.FIRST_NOTIFICATION, Reason.SEVERITY_RAISED, Reason.COOLDOWN_OVER, Reason.RESOLVED})
-"""Decisions of the notifier that put a record on `mcp.alerts`."""
+DISPATCHED: Final = frozenset(
+    {Reason.FIRST_NOTIFICATION, Reason.SEVERITY_RAISED, Reason.COOLDOWN_OVER, Reason.RESOLVED, Reason.STALE}
+)
+"""Decisions of the notifier that put a record on `mcp.alerts`. Channels page nobody for a stale one: it tells of the past."""
 
 
 class _Frozen(BaseModel):

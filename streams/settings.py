@@ -36,6 +36,7 @@ class Settings:
     instance: str = _setting("", "name of this worker for static membership; empty: dynamic")
     session_timeout: str = _setting("10", "seconds after which a silent worker loses its partitions")
     fencing: str = _setting("on", "'off' for brokers without an idempotent producer (the embedded one)")
+    page_max_age: str = _setting("300", "seconds after which an alert is stale when it is decided: it pages nobody")
     webhook_url: str = _setting("", "where the channel 'webhook' posts", secret=True)
     kafka_security_protocol: str = _setting("PLAINTEXT", "PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL")
     kafka_sasl_mechanism: str = _setting("SCRAM-SHA-512", "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512")
@@ -65,7 +66,7 @@ class Settings:
         ):
             if getattr(self, name) not in allowed:
                 raise SettingsError(f"{variable(name)}={getattr(self, name)!r}: use one of {', '.join(allowed)}")
-        for name in ("metrics_port", "session_timeout"):
+        for name in ("metrics_port", "session_timeout", "page_max_age"):
             if not getattr(self, name).isdigit() or int(getattr(self, name)) > 65_535:
                 raise SettingsError(f"{variable(name)}={getattr(self, name)!r}: use a whole number up to 65535")
         if urlsplit(self.redis_url).scheme not in ("redis", "rediss", "unix"):

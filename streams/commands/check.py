@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
 
-from schemas.rule import Rule
+from schemas.rule import Rule, Ruleset
 from schemas.time import duration_text
+from streams.channel_names import unserved
 from streams.commands.console import Failure, examples, visible
 from streams.rule_modules import LoadedRules, load_rules
+from streams.settings import variable
 
 PATHS = click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
 
@@ -25,6 +28,7 @@ def command(paths: tuple[Path, ...]) -> None:
     Exit status: 0 all can be deployed, 1 errors.
     """
     loaded = loaded_or_failure(paths)
+    warn_of_channels(loaded.ruleset(), os.environ.get(variable("webhook_url"), ""))
     for each in loaded.rules:
         click.echo(f"{each.rule.name:<32} {described(each.rule)}  ({visible(str(each.path))}:{each.line})")
     click.echo(f"{len(loaded.rules)} rules, ruleset {loaded.ruleset().id}; `tocsin deploy` makes it the active one")
@@ -38,6 +42,12 @@ def loaded_or_failure(paths: tuple[Path, ...]) -> LoadedRules:
     if loaded.errors:
         raise Failure(f"{len(loaded.errors)} errors in the rule modules")
     return loaded
+
+
+def warn_of_channels(ruleset: Ruleset, webhook_url: str) -> None:
+    """Print a warning for each channel that rules name and nothing serves."""
+    for sentence in unserved(((rule.name, rule.channels) for rule in ruleset.rules), webhook_url=webhook_url):
+        click.echo(f"warning: {sentence}", err=True)
 
 
 def described(rule: Rule) -> str:

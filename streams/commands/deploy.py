@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from schemas.rule import Ruleset
-from streams.commands.check import PATHS, loaded_or_failure
+from streams.commands.check import PATHS, loaded_or_failure, warn_of_channels
 from streams.commands.console import connected, examples, settings, visible
 from streams.deployer import Deployer
 from streams.ruleset_log import Plan, RulesetLog, plan_deploy
@@ -36,6 +36,7 @@ def command(paths: tuple[Path, ...], prune: bool, dry_run: bool, based_on: str |
     """
     ruleset = loaded_or_failure(paths).ruleset()
     configured = settings(signs=True)
+    warn_of_channels(ruleset, configured.webhook_url)
     connected(configured, _deploy(configured, ruleset, prune=prune, dry_run=dry_run, based_on=based_on, again=again))
 
 

@@ -235,5 +235,5 @@ class PartitionState:
 
 def _unpack_marker(value: bytes) -> list[Any]:
     version, *fields = msgspec.msgpack.decode(value, type=list[Any])
-    check_state_version(version, VERSION, "engine")
+    check_state_version(version, (VERSION,), "engine")
     return fields

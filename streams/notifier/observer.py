@@ -21,6 +21,9 @@ class Observer:
         Not called for firings that were held first.
         """
 
+    def addressed(self, rule: str, channels: tuple[str, ...]) -> None:
+        """An alert of `rule` is dispatched to `channels`."""
+
     def copied(self) -> None:
         """A transition came that was decided before."""
 

@@ -12,6 +12,7 @@ from schemas.alert import Reason
 from schemas.dead_letter import DeadReason, dead_letter_headers
 from schemas.time import MICROS
 from streams.notifier.cooldown import CooldownStore
+from streams.notifier.intents import Intent, Intents, Journal
 from streams.notifier.observer import Observer
 from streams.notifier.policy import (
     Case,
@@ -27,20 +28,27 @@ from streams.notifier.policy import (
     claim_for,
     decide,
     is_copy,
+    is_overdue,
+    is_stale,
     read_case,
     release,
 )
 from streams.notifier.state import (
+    DECISION,
     EPISODE,
     GROUP,
     MARKER,
+    RELEASE,
     episode_key,
     group_key,
+    intent_key,
     pack_episode,
     pack_group,
+    pack_intent,
     pack_marker,
     unpack_episode,
     unpack_group,
+    unpack_intent,
     unpack_marker,
 )
 from streams.notifier.timers import Timers
@@ -52,8 +60,12 @@ DECISION_HEADER: Final = "tocsin.decision"
 """Marks the records of `mcp.transitions` that the notifier wrote itself; its value is the reason."""
 MAX_CLAIMS: Final = 500
 """Claims in one round trip."""
+PAGE_MAX_AGE: Final = 300 * MICROS
+"""How old an alert may be that pages somebody."""
 REMEMBER: Final = 3_600 * MICROS
 """How long a group is remembered after its last decision or a restart: copies of what was decided may still come."""
+LOOK_AGAIN: Final = MICROS
+"""How long what is held waits for the log to be replayed."""
 _KEY_BYTES: Final = 300
 
 
@@ -65,26 +77,39 @@ class Limits:
     idle_groups: int = 20_000
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A case at `offset`, with the claim that it needs, and the intent where it was decided before a crash."""
+
+    case: Case
+    offset: int
+    stale: bool
+    claim: Claim | None = None
+    intent: Intent | None = None
+
+
 @dataclass(slots=True)
 class _Batch:
     """Cases that wait for the answers to their claims; `offset` is the last record among them."""
 
     offset: int = -1
-    cases: list[tuple[Case, Claim | None]] = field(default_factory=list)
+    asked: list[_Asked] = field(default_factory=list)
     groups: set[str] = field(default_factory=set)
     ids: set[str] = field(default_factory=set)
     claims: int = 0
 
-    def add(self, case: Case, claim: Claim | None) -> None:
-        self.cases.append((case, claim))
-        self.ids.add(case.transition.id)
-        if claim is not None:
-            self.groups.add(claim.group)
+    def add(self, asked: _Asked) -> None:
+        self.asked.append(asked)
+        self.ids.add(asked.case.transition.id)
+        if asked.claim is not None:
+            self.groups.add(asked.claim.group)
             self.claims += 1
 
 
 class NotifierPartition:
     """A Fold: `process` decides transitions, `wake` releases held firings; `take_dirty` and `restore` keep the state.
+
+    What depends on Redis or the clock is appended to `journal` before it is returned to be sent, see streams/notifier/intents.py.
 
     If `process` or `wake` is cancelled or raises, the partition must be restored anew: its state may be ahead of what was sent.
     """
@@ -95,12 +120,16 @@ class NotifierPartition:
         partition: int,
         *,
         cooldowns: CooldownStore,
+        journal: Journal,
         clock: Callable[[], int],
         observer: Observer | None = None,
         limits: Limits | None = None,
+        page_max_age: int = PAGE_MAX_AGE,
     ) -> None:
         self._topic, self._partition = prefix + TRANSITIONS.name, partition
-        self._cooldowns, self._clock = cooldowns, clock
+        self._cooldowns, self._journal, self._clock = cooldowns, journal, clock
+        self._page_max_age = page_max_age
+        self._intents = Intents()
         self._observer = observer or Observer()
         self._limits = limits or Limits()
         self._restored_at = clock()
@@ -136,21 +165,25 @@ class NotifierPartition:
         """Decide the transitions among `records`; those at or below `applied` are skipped, as are the notifier's own."""
         async with self._turn:
             out: list[Outgoing] = []
-            # A firing that was released just before a crash must count as dispatched when what resolves it is replayed.
-            await self._release(self._clock(), out)
             batch = _Batch()
             for record in records:
                 if record.offset <= self._applied:
                     continue
+                # What was released before a crash counts as dispatched where what resolves it is replayed.
+                if (after := self._intents.next_release()) is not None and after < record.offset:
+                    await self._settle(batch, out)
+                    batch = _Batch(record.offset - 1)
+                    self._release_again(record.offset - 1, out)
                 if not any(name == DECISION_HEADER for name, _ in record.headers):
                     try:
                         case = read_case(record.value)
                     except UnreadableTransitionError as error:
                         out.append(self._dead_letter(record, error))
                     else:
-                        batch = await self._enqueue(case, batch, out)
+                        batch = await self._enqueue(case, record.offset, batch, out)
                 batch.offset = record.offset
             await self._settle(batch, out)
+            await self._release(self._clock(), out)
             return out
 
     async def wake(self, now: int) -> Sequence[Outgoing]:
@@ -163,50 +196,105 @@ class NotifierPartition:
             return out
 
     async def _release(self, now: int, out: list[Outgoing]) -> None:
+        """Release what is due at `now`."""
+        self._release_again(self._applied, out)
+        awaited = self._intents.awaited()
         while keys := self._held.due(now, MAX_CLAIMS):
-            due = [(held, read_case(held.record)) for key in keys if isinstance(held := self._episodes[key], Held)]
-            claims = [(firing, claim_for(firing, self._group(firing), None)) for _, firing in due]
-            answers = await self._claim(claims)
-            for (held, firing), claimed in zip(due, answers, strict=True):
-                outcome = release(held, firing, self._group(firing), claimed, now)
-                if isinstance(outcome, Held):
-                    self._keep_episode(firing.episode, outcome)
-                else:
-                    self._keep(firing, outcome)
-                    self._tell(firing, outcome, now, out)
+            for key in awaited.intersection(keys):
+                self._held.set(key, now + LOOK_AGAIN)
+            held_keys = [key for key in keys if key not in awaited]
+            due = [(held, read_case(held.record)) for key in held_keys if isinstance(held := self._episodes[key], Held)]
+            asked = []
+            for held, firing in due:
+                stale = is_overdue(held, now, self._page_max_age)
+                claim = claim_for(firing, self._group(firing), None, stale=stale)
+                asked.append(_Asked(firing, self._applied, stale, claim))
+            answers = await self._claim(asked)
+            intents = [
+                Intent(each.case.transition.id, each.case.episode, self._applied, now, each.stale, claimed, released=True)
+                for each, claimed in zip(asked, answers, strict=True)
+                if claimed is None or claimed.won
+            ]
+            await self._store(intents)
+            for (held, firing), each, claimed in zip(due, asked, answers, strict=True):
+                self._release_one(held, firing, claimed, now, each.stale, out)
 
-    async def _enqueue(self, case: Case, batch: _Batch, out: list[Outgoing]) -> _Batch:
+    def _release_again(self, applied: int, out: list[Outgoing]) -> None:
+        """Release what was released after `applied` before a crash."""
+        for intent in self._intents.releases(applied):
+            held = self._episodes.get(intent.episode)
+            if isinstance(held, Held):
+                self._release_one(held, read_case(held.record), intent.claimed, intent.now, intent.stale, out)
+
+    def _release_one(self, held: Held, firing: Case, claimed: Claimed | None, now: int, stale: bool, out: list[Outgoing]) -> None:
+        outcome = release(held, firing, self._group(firing), claimed, now, stale=stale)
+        if isinstance(outcome, Held):
+            self._keep_episode(firing.episode, outcome)
+        else:
+            self._keep(firing, outcome)
+            self._tell(firing, outcome, now, out)
+
+    async def _enqueue(self, case: Case, offset: int, batch: _Batch, out: list[Outgoing]) -> _Batch:
         """Add `case` to `batch`, or to a new one after `batch` was settled."""
         # A rise in severity takes the cooldown in the name of all that were dispatched, so those must be known.
         if batch.claims >= MAX_CLAIMS or (case.kind is Kind.RAISED and case.group in batch.groups):
             await self._settle(batch, out)
             batch = _Batch()
+        intent = self._intents.decision(case.transition.id)
+        if intent is not None:
+            batch.add(_Asked(case, offset, intent.stale, intent=intent))
+            return batch
+        stale = is_stale(case, self._clock(), self._page_max_age)
         claim = None
         if case.transition.id not in batch.ids:
-            claim = claim_for(case, self._group(case), self._episodes.get(case.episode))
-        batch.add(case, claim)
+            claim = claim_for(case, self._group(case), self._episodes.get(case.episode), stale=stale)
+        batch.add(_Asked(case, offset, stale, claim))
         return batch
 
     async def _settle(self, batch: _Batch, out: list[Outgoing]) -> None:
-        answers = await self._claim(batch.cases)
+        answers = await self._claim(batch.asked)
         now = self._clock()
-        for (case, _), claimed in zip(batch.cases, answers, strict=True):
-            self._decide(case, claimed, now, out)
+        await self._store(self._intended(batch, answers, now))
+        for asked, claimed in zip(batch.asked, answers, strict=True):
+            if asked.intent is None:
+                self._decide(asked.case, claimed, now, asked.stale, out)
+            else:
+                self._decide(asked.case, asked.intent.claimed, asked.intent.now, asked.stale, out)
         if batch.offset > self._applied:
             self._applied = batch.offset
+            self._intents.applied(batch.offset)
             self._dirty_marker = True
 
-    async def _claim(self, cases: Sequence[tuple[Case, Claim | None]]) -> list[Claimed | None]:
-        """The answers to the claims among `cases`, in their places."""
-        claims = [claim for _, claim in cases if claim is not None]
+    def _intended(self, batch: _Batch, answers: Sequence[Claimed | None], now: int) -> list[Intent]:
+        """The decisions in `batch` that a replay would not make of itself: all but resolves of what was dispatched."""
+        fresh = {asked.case.episode for asked in batch.asked if asked.case.kind is Kind.FIRED}
+        intents: dict[str, Intent] = {}
+        for asked, claimed in zip(batch.asked, answers, strict=True):
+            case, episode = asked.case, self._episodes.get(asked.case.episode)
+            if asked.intent is not None or is_copy(case, self._group(case), episode):
+                continue
+            if case.kind is not Kind.RESOLVED or isinstance(episode, Held) or case.episode in fresh:
+                id = case.transition.id
+                intents.setdefault(id, Intent(id, case.episode, asked.offset, now, asked.stale, claimed))
+        return list(intents.values())
+
+    async def _store(self, intents: Sequence[Intent]) -> None:
+        """Store `intents`: from here on the decisions stand, whatever happens."""
+        if intents:
+            await self._journal.append(self._partition, [(intent_key(each), pack_intent(each)) for each in intents])
+            self._intents.stored(intents)
+
+    async def _claim(self, asked: Sequence[_Asked]) -> list[Claimed | None]:
+        """The answers to the claims among `asked`, in their places."""
+        claims = [each.claim for each in asked if each.claim is not None]
         answers = iter(await self._cooldowns.claim(claims) if claims else [])
-        placed = [None if claim is None else next(answers) for _, claim in cases]
+        placed = [None if each.claim is None else next(answers) for each in asked]
         for claimed in placed:
             if claimed is not None:
                 self._observer.claimed(claimed)
         return placed
 
-    def _decide(self, case: Case, claimed: Claimed | None, now: int, out: list[Outgoing]) -> None:
+    def _decide(self, case: Case, claimed: Claimed | None, now: int, stale: bool, out: list[Outgoing]) -> None:
         group = self._group(case)
         episode = self._episodes.get(case.episode)
         if is_copy(case, group, episode):
@@ -217,7 +305,7 @@ class NotifierPartition:
             # Episodes that found no room were all dispatched, and so must be what resolves them.
             self._untracked -= 1
             episode = Dispatched(case.group, -1, 1)
-        decision = decide(case, group, episode, claimed if tracked else None, now)
+        decision = decide(case, group, episode, claimed if tracked else None, now, stale=stale)
         if decision is None:
             return
         if decision.episode is not None and not tracked:
@@ -284,6 +372,8 @@ class NotifierPartition:
             out.append(Outgoing(TRANSITIONS.name, record.tenant.encode(), value, mark, self._partition))
         out.append(Outgoing(ALERT_STATE.name, key, None if case.kind is Kind.RESOLVED else value))
         self._observer.decided(decision.reason)
+        if decision.dispatch:
+            self._observer.addressed(record.rule, record.channels)
         if decision.dispatch and decision.reason is not Reason.COOLDOWN_OVER:
             since = None if case.append_time is None else now - case.append_time
             self._observer.dispatched(decision.reason, since, now - record.decided_at)
@@ -309,7 +399,8 @@ class NotifierPartition:
         """About how many bytes `take_dirty` would return; 0 if nothing changed."""
         held = (self._episodes.get(key) for key in self._dirty_episodes)
         records = sum(len(episode.record) for episode in held if isinstance(episode, Held))
-        return records + _KEY_BYTES * (len(self._dirty_episodes) + len(self._dirty_groups) + self._dirty_marker)
+        keys = len(self._dirty_episodes) + len(self._dirty_groups) + self._intents.spent + self._dirty_marker
+        return records + _KEY_BYTES * keys
 
     def take_dirty(self) -> list[tuple[bytes, bytes | None]]:
         """Every key that changed since the last call with its value (None: gone), the marker among them."""
@@ -319,6 +410,7 @@ class NotifierPartition:
         return [
             *((episode_key(key), pack_episode(self._episodes.get(key))) for key in sorted(episodes)),
             *((group_key(key), pack_group(self._groups.get(key))) for key in sorted(groups)),
+            *((intent_key(intent), None) for intent in self._intents.take_spent()),
             (MARKER, pack_marker(self._applied, self._untracked)),
         ]
 
@@ -330,12 +422,23 @@ class NotifierPartition:
         items: Iterable[tuple[bytes, bytes]],
         *,
         cooldowns: CooldownStore,
+        journal: Journal,
         clock: Callable[[], int],
         observer: Observer | None = None,
         limits: Limits | None = None,
+        page_max_age: int = PAGE_MAX_AGE,
     ) -> NotifierPartition:
         """The partition whose table holds `items`; a fresh one if they hold no marker."""
-        state = cls(prefix, partition, cooldowns=cooldowns, clock=clock, observer=observer, limits=limits)
+        state = cls(
+            prefix,
+            partition,
+            cooldowns=cooldowns,
+            journal=journal,
+            clock=clock,
+            observer=observer,
+            limits=limits,
+            page_max_age=page_max_age,
+        )
         for key, value in items:
             if key == MARKER:
                 state._applied, state._untracked = unpack_marker(value)
@@ -343,6 +446,8 @@ class NotifierPartition:
                 state._keep_episode(key[1:].decode(), unpack_episode(value))
             elif key[:1] == GROUP:
                 state._groups[key[1:].decode()] = unpack_group(value)
+            elif key[:1] in (DECISION, RELEASE):
+                state._intents.restore(unpack_intent(value))
         for group in state._groups:
             state._time_group(group)
         state._dirty_episodes.clear()
@@ -350,13 +455,24 @@ class NotifierPartition:
 
 
 def make_fold(
-    settings: Settings, cooldowns: CooldownStore, clock: Callable[[], int], observer: Observer | None = None
+    settings: Settings,
+    cooldowns: CooldownStore,
+    journal: Journal,
+    clock: Callable[[], int],
+    observer: Observer | None = None,
 ) -> Callable[[int, Iterable[tuple[bytes, bytes]]], NotifierPartition]:
     """A function of (partition, items of its table) that gives the restored fold."""
 
     def restore(partition: int, items: Iterable[tuple[bytes, bytes]]) -> NotifierPartition:
         return NotifierPartition.restore(
-            settings.topic_prefix, partition, items, cooldowns=cooldowns, clock=clock, observer=observer
+            settings.topic_prefix,
+            partition,
+            items,
+            cooldowns=cooldowns,
+            journal=journal,
+            clock=clock,
+            observer=observer,
+            page_max_age=int(settings.page_max_age) * MICROS,
         )
 
     return restore

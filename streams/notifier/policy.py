@@ -66,11 +66,15 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Dispatched:
-    """An open episode whose firing was dispatched. `ordinal` is that of its last transition."""
+    """An open episode whose firing was dispatched. `ordinal` is that of its last transition.
+
+    `paged`: something of it was dispatched in time, so somebody may be at work on it.
+    """
 
     group: str
     ordinal: int
     fire_count: int
+    paged: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,9 +197,9 @@ def judge_claim(claim: Claim, holders: Sequence[str], remaining: int, source: st
     return Claimed(won=has_won(claim.id, holders), holder=holders[0], remaining=max(remaining, 0), source=source)
 
 
-def claim_for(case: Case, group: Group, episode: Episode | None) -> Claim | None:
-    """The claim that `case` needs to be decided, if any."""
-    if case.cooldown == 0 or case.kind is Kind.RESOLVED or is_copy(case, group, episode):
+def claim_for(case: Case, group: Group, episode: Episode | None, *, stale: bool = False) -> Claim | None:
+    """The claim that `case` needs to be decided, if any. What pages nobody takes no cooldown from what will."""
+    if stale or case.cooldown == 0 or case.kind is Kind.RESOLVED or is_copy(case, group, episode):
         return None
     return Claim(case.group, case.transition.id, case.cooldown, case.kind is Kind.RAISED, group.recent)
 
@@ -210,35 +214,53 @@ def is_copy(case: Case, group: Group, episode: Episode | None) -> bool:
 # --- decisions ----------------------------------------------------------------------------------------------------
 
 
-def decide(case: Case, group: Group, episode: Episode | None, claimed: Claimed | None, now: int) -> Decision | None:
+def is_stale(case: Case, now: int, page_max_age: int) -> bool:
+    """Whether what the transition tells of is past: the deciding event was appended more than `page_max_age` before `now`."""
+    return case.append_time is not None and now - case.append_time > page_max_age
+
+
+def decide(
+    case: Case, group: Group, episode: Episode | None, claimed: Claimed | None, now: int, *, stale: bool = False
+) -> Decision | None:
     """The decision on `case`; None for a copy of a transition that was decided before.
 
-    `claimed` answers `claim_for`; None means that no cooldown stands in the way. `now` is microseconds.
+    `claimed` answers `claim_for`; None means that no cooldown stands in the way. `now` is microseconds; `stale` says
+    `is_stale`. A resolve pages whom its firing paged, however late it comes.
     """
     if is_copy(case, group, episode):
         return None
     group = replace(group, seen_at=max(now, group.seen_at))
     match case.kind:
         case Kind.FIRED:
-            return _fire(case, replace(group, fires=group.fires + 1), claimed, now)
+            return _fire(case, replace(group, fires=group.fires + 1), claimed, now, stale)
         case Kind.RAISED:
             count = episode.fire_count if isinstance(episode, Dispatched) else max(group.fires, 1)
-            return _dispatch(case, Reason.SEVERITY_RAISED, group, count, claimed, now)
+            was_paged = isinstance(episode, Dispatched) and episode.paged
+            return _dispatch(case, Reason.SEVERITY_RAISED, group, count, claimed, now, stale=stale, was_paged=was_paged)
         case Kind.RESOLVED:
             return _resolve(case, group, episode)
 
 
-def release(held: Held, firing: Case, group: Group, claimed: Claimed | None, now: int) -> Decision | Held:
-    """What becomes of a held firing that is due: it is dispatched, or waits again because another holds the cooldown."""
+def is_overdue(held: Held, now: int, page_max_age: int) -> bool:
+    """Whether a held firing was due more than `page_max_age` ago: the worker was away, and it may be over by now."""
+    return now - held.until > page_max_age
+
+
+def release(held: Held, firing: Case, group: Group, claimed: Claimed | None, now: int, *, stale: bool = False) -> Decision | Held:
+    """What becomes of a held firing that is due: it is dispatched, or waits again because another holds the cooldown.
+
+    `stale` says `is_overdue`.
+    """
     if claimed is not None and not claimed.won:
         return replace(held, until=now + max(claimed.remaining, 1))
     group = replace(group, seen_at=max(now, group.seen_at))
-    return _dispatch(firing, Reason.COOLDOWN_OVER, group, max(group.fires, 1), claimed, now, ordinal=held.ordinal)
+    count = max(group.fires, 1)
+    return _dispatch(firing, Reason.COOLDOWN_OVER, group, count, claimed, now, ordinal=held.ordinal, stale=stale)
 
 
-def _fire(case: Case, group: Group, claimed: Claimed | None, now: int) -> Decision:
+def _fire(case: Case, group: Group, claimed: Claimed | None, now: int, stale: bool) -> Decision:
     if claimed is None or claimed.won:
-        return _dispatch(case, Reason.FIRST_NOTIFICATION, group, group.fires, claimed, now)
+        return _dispatch(case, Reason.FIRST_NOTIFICATION, group, group.fires, claimed, now, stale=stale)
     until = now + claimed.remaining
     details = case.transition.details | {"held_until": until, "held_by": claimed.holder}
     record = _record(case, Reason.IN_COOLDOWN, group.fires, details)
@@ -247,20 +269,33 @@ def _fire(case: Case, group: Group, claimed: Claimed | None, now: int) -> Decisi
 
 
 def _dispatch(
-    case: Case, reason: Reason, group: Group, count: int, claimed: Claimed | None, now: int, *, ordinal: int | None = None
+    case: Case,
+    reason: Reason,
+    group: Group,
+    count: int,
+    claimed: Claimed | None,
+    now: int,
+    *,
+    stale: bool,
+    ordinal: int | None = None,
+    was_paged: bool = False,
 ) -> Decision:
     own = case.transition.id
     recent = (own, *(other for other in group.recent if other != own))[:MAX_RECENT]
     until = now + (claimed.remaining if claimed is not None else 0)
     after = replace(group, fires=0, recent=recent, cooldown_until=max(until, group.cooldown_until))
-    episode = Dispatched(case.group, case.ordinal if ordinal is None else ordinal, count)
-    return Decision(_record(case, reason, count), after, episode)
+    episode = Dispatched(case.group, case.ordinal if ordinal is None else ordinal, count, was_paged or not stale)
+    if stale and case.append_time is not None:
+        aged = case.transition.details | {"age": now - case.append_time}
+        return Decision(_record(case, Reason.STALE, count, aged), after, episode)
+    return Decision(_record(case, Reason.STALE if stale else reason, count), after, episode)
 
 
 def _resolve(case: Case, group: Group, episode: Episode | None) -> Decision:
     after = replace(group, ended=(*group.ended, case.episode)[-MAX_ENDED:])
     if isinstance(episode, Dispatched):
-        return Decision(_record(case, Reason.RESOLVED, episode.fire_count), after, None)
+        reason = Reason.RESOLVED if episode.paged else Reason.STALE
+        return Decision(_record(case, reason, episode.fire_count), after, None)
     return Decision(_record(case, Reason.ENDED_WHILE_HELD, max(group.fires, 1)), after, None)
 
 

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 
 from schemas.alert import Reason
 from schemas.time import MICROS
+from streams.channel_names import UnservedChannels
 from streams.notifier.channels.delivery import DeliveryObserver
 from streams.notifier.channels.retry import Outcome
 from streams.notifier.observer import Observer
@@ -92,10 +93,10 @@ class Metrics:
 
 
 class NotifierMetrics(Observer):
-    """Counts what the notifier decides."""
+    """Counts what the notifier decides, and has those warned whose alerts reach nobody."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
+    def __init__(self, metrics: Metrics, channels: UnservedChannels | None = None) -> None:
+        self._metrics, self._channels = metrics, channels
 
     def claimed(self, claimed: Claimed) -> None:
         """A claim was answered."""
@@ -109,6 +110,11 @@ class NotifierMetrics(Observer):
         """A record goes out."""
         if since_append is not None:
             self._metrics.event_to_alert.observe(max(since_append, 0) / MICROS)
+
+    def addressed(self, rule: str, channels: tuple[str, ...]) -> None:
+        """Alerts may name channels that nothing serves."""
+        if self._channels is not None:
+            self._channels.look(rule, channels)
 
     def copied(self) -> None:
         """A transition came that was decided before."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
+from streams.channel_names import UnservedChannels
 from streams.decode import Source
 from streams.notifier.channels import open_channels
 from streams.notifier.channels.channel import Channel
@@ -194,12 +195,13 @@ def notifier(
     settings: Settings, partitions: int, outbox: Outbox, metrics: Metrics, cooldowns: FailOpenCooldowns, stop: asyncio.Event
 ) -> Role:
     """The notifier on a topic of transitions with so many partitions. Its channels end when `stop` is set."""
-    make = make_fold(settings, cooldowns, clock, NotifierMetrics(metrics))
 
     async def restore(partition: int, items: Iterable[tuple[bytes, bytes]], _abandoned: asyncio.Event) -> Fold:
         return make(partition, items)
 
     app = build_app(settings, NOTIFIER, restore, partitions=partitions, outbox=outbox, metrics=metrics)
+    unserved = UnservedChannels(log, settings.webhook_url)
+    make = make_fold(settings, cooldowns, app.journal, clock, NotifierMetrics(metrics, unserved))
 
     async def show() -> None:
         while True:

@@ -111,3 +111,18 @@ def test_run_and_demo_hand_on_what_was_asked_for(monkeypatch: pytest.MonkeyPatch
     assert invoke("run", "--only", "engine", "--log-format", "json", env={"TOCSIN_GROUP": "mine"}).exit_code == 0
     assert invoke("demo", "--stay").exit_code == 3
     assert called == [("mine", {"only": "engine", "log_format": "json"}), {"stay": True}]
+
+
+def test_check_warns_of_channels_that_nothing_serves(tmp_path: Path) -> None:
+    module = tmp_path / "paged.py"
+    module.write_text(
+        "from schemas.rule import Rule, above, count, event\n"
+        'paged = Rule(name="paged", select=event.kind == "operation", by=("tenant", "service"), measure=count(), over="1m",\n'
+        '    every="5s", critical=above(9), summary="many", channels=("log", "pager", "webhook"))\n'
+    )
+    result = invoke("check", str(module))
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("warning:") == 2
+    assert "no channel 'pager'" in result.stderr
+    served = invoke("check", str(module), env={"TOCSIN_WEBHOOK_URL": "https://hooks.example/1"})
+    assert "webhook" not in served.stderr.replace("log, webhook", "")

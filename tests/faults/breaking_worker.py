@@ -34,11 +34,11 @@ class Breaking:
     """Counts how often the step is passed, and breaks."""
 
     def __init__(self, at: str, after: int, by: str, log: Path) -> None:
-        self._at, self._left, self._by, self._log = at, after, getattr(signal, by), log
+        self.at, self._left, self._by, self._log = at, after, getattr(signal, by), log
 
     def passing(self, step: str) -> None:
         """`step` is reached."""
-        if step != self._at:
+        if step != self.at:
             return
         if self._left:
             self._left -= 1

@@ -21,6 +21,7 @@ from tests.servers.kafka import KafkaServer
 from tests.servers.redis import RedisServer
 
 RULES: Final = Path(__file__).parent / "rules"
+COOLDOWNS: Final = Path(__file__).parent / "cooldowns"
 PARTITIONS: Final = 4
 WITHIN: Final = 60.0
 

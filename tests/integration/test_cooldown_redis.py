@@ -16,7 +16,7 @@ from streams.notifier.cooldown import CooldownError, FailOpenCooldowns, LocalCoo
 from streams.notifier.partition import NotifierPartition
 from streams.notifier.policy import Claim, Claimed
 from streams.testing import FakeClock as Clock
-from tests.notifier.cases import Episode, log, reasons
+from tests.notifier.cases import Episode, Journal, log, reasons
 from tests.servers.redis import RedisServer
 
 pytestmark = pytest.mark.integration
@@ -201,6 +201,6 @@ async def test_a_crash_between_claim_and_send_loses_no_alert(redis_server: Redis
     records = log(Episode("e1").fire(), Episode("e2").fire())
     expected = [("mcp.alerts", Reason.FIRST_NOTIFICATION), ("mcp.transitions", Reason.IN_COOLDOWN)]
     for _ in range(2):  # the second is a new worker, which knows nothing of the first
-        fold = NotifierPartition("", 0, cooldowns=store, clock=clock)
+        fold = NotifierPartition("", 0, cooldowns=store, journal=Journal(), clock=clock)
         assert reasons(await fold.process(records)) == expected
     await store.close()

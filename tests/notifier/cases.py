@@ -26,6 +26,23 @@ class Record:
 
 
 @dataclass(slots=True)
+class Journal:
+    """A changelog of one partition, folded."""
+
+    table: dict[bytes, bytes] = field(default_factory=dict)
+    appended: int = 0
+
+    async def append(self, partition: int, items: list[tuple[bytes, bytes | None]]) -> int:
+        for key, value in items:
+            if value is None:
+                self.table.pop(key, None)
+            else:
+                self.table[key] = value
+        self.appended += len(items)
+        return self.appended - 1
+
+
+@dataclass(slots=True)
 class Episode:
     """Makes the transitions of one episode of a rule and group, in order."""
 

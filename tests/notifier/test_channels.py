@@ -17,6 +17,7 @@ from schemas.alert import Alert
 from schemas.time import MICROS
 from streams.notifier.channels import open_channels
 from streams.notifier.channels.channel import Rejected, Retryable
+from streams.notifier.channels.digest import Digest
 from streams.notifier.channels.log import MAX_LINE, LogChannel, line
 from streams.notifier.channels.webhook import MAX_RETRY_AFTER, NEVER, WebhookChannel, retry_after, webhook_body
 from streams.settings import Settings, SettingsError
@@ -240,3 +241,31 @@ def test_telemetry_does_not_forge_lines() -> None:
     assert "\n" not in line(forged)
     assert "\x1b" not in line(forged)
     assert len(line(forged)) == MAX_LINE
+
+
+# --- digests ---
+
+DIGEST = Digest("0" * 32, 12, 9, 10 * 60 * MICROS, START, ("tool-error-rate acme/files",), "critical")
+
+
+async def test_a_digest_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "tocsin.alerts")
+    await LogChannel().send_digest(DIGEST)
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert record.getMessage() == (
+        "MISSED while 10 min behind: 12 alerts, 9 already resolved; still firing: tool-error-rate acme/files and 2 more "
+        f"({DIGEST.id})"
+    )
+
+
+async def test_a_digest_is_posted_as_an_alert_of_its_own(endpoint: Endpoint, clock: Clock) -> None:
+    endpoint.tape = [answer(200)]
+    channel = WebhookChannel(endpoint.url, clock)
+    await channel.send_digest(DIGEST)
+    await channel.close()
+    (body,) = endpoint.bodies
+    assert endpoint.headers[0]["Idempotency-Key"] == DIGEST.id
+    assert (body["version"], body["status"], body["groupLabels"]) == ("4", "firing", {"alertname": "tocsin-missed"})
+    assert body["alerts"][0]["annotations"]["summary"] == DIGEST.text
+    assert body["tocsin"]["digest"]["alerts"] == 12

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from schemas.alert import Alert
+from schemas.alert import Alert, Reason
 from schemas.time import MICROS
-from streams.notifier.channels import delivery
+from streams.notifier.channels import delivery, digest
 from streams.notifier.channels.channel import Rejected, Retryable
 from streams.notifier.channels.delivery import DeliveryObserver, deliver, wall_clock
+from streams.notifier.channels.digest import Digest
 from streams.notifier.channels.retry import Outcome
 from streams.settings import Settings
 from streams.topics import ALERTS
@@ -33,6 +34,7 @@ class Receiver:
     broken: dict[str, Exception] = field(default_factory=dict)
     sent: list[Alert] = field(default_factory=list)
     attempts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    digests: list[Digest] = field(default_factory=list)
 
     async def send(self, alert: Alert) -> None:
         self.attempts[alert.source] += 1
@@ -40,6 +42,12 @@ class Receiver:
             if name in self.broken:
                 raise self.broken[name]
         self.sent.append(alert)
+
+    async def send_digest(self, digest: Digest) -> None:
+        self.attempts["digest"] += 1
+        if "digest" in self.broken:
+            raise self.broken["digest"]
+        self.digests.append(digest)
 
     async def close(self) -> None:
         pass
@@ -159,6 +167,32 @@ async def test_a_rejected_alert_is_done_with(settings: Settings, publisher: Publ
         await publisher.publish(*pair("b"))
         await until(lambda: len(again.sent) == 2)
     assert again.attempts["a"] == 0
+
+
+async def test_stale_alerts_are_told_of_in_one_digest_and_not_one_by_one(
+    settings: Settings, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(digest, "QUIET", 300_000)
+    receiver, seen = Receiver({"digest": Retryable("503")}), Seen()
+    stale = [stale_of(alert) for number in range(12) for alert in pair(f"s{number}")[: 2 if number < 9 else 1]]
+    async with running(settings, receiver, seen):
+        await publisher.publish(*stale, *pair("fresh"))
+        await until(lambda: receiver.attempts["digest"] > 1)
+    assert receiver.told() == [("fresh", "firing"), ("fresh", "resolved")]
+    again = Receiver()
+    async with running(settings, again):  # what was not told of is read again
+        await until(lambda: bool(again.digests))
+    async with running(settings, receiver):
+        await publisher.publish(*pair("later"))
+        await until(lambda: ("later", "resolved") in receiver.told())
+    (told,) = again.digests
+    assert told.text.startswith("while 11 min behind: 12 alerts, 9 already resolved; still firing: tool-error-rate acme/s")
+    assert not receiver.digests, "what was told of is done with"
+
+
+def stale_of(alert: Alert) -> Alert:
+    details = alert.details | ({"age": 11 * 60 * MICROS} if alert.status == "firing" else {})
+    return alert.model_copy(update={"reason": Reason.STALE, "details": details})
 
 
 async def test_what_is_in_flight_is_bounded(settings: Settings, publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 from schemas.alert import Alert, Reason
@@ -17,7 +18,7 @@ from streams.notifier.policy import Claim, Claimed
 from streams.records import Outgoing
 from streams.settings import Settings
 from streams.testing import FakeClock as Clock
-from tests.notifier.cases import MINUTE, Episode, Record, case, log, reasons, told
+from tests.notifier.cases import MINUTE, Episode, Journal, Record, case, log, reasons, told
 
 ALERTS, TRANSITIONS, STATE = "mcp.alerts", "mcp.transitions", "mcp.alerts.state"
 
@@ -40,7 +41,8 @@ def store(clock: Clock) -> Store:
 
 
 def fresh(store: Store, clock: Clock, items: dict[bytes, bytes] | None = None, limits: Limits | None = None) -> NotifierPartition:
-    return NotifierPartition.restore("t.", 3, (items or {}).items(), cooldowns=store, clock=clock, limits=limits)
+    table = {} if items is None else items
+    return NotifierPartition.restore("t.", 3, table.items(), cooldowns=store, journal=Journal(table), clock=clock, limits=limits)
 
 
 def saved(fold: NotifierPartition, table: dict[bytes, bytes] | None = None) -> dict[bytes, bytes]:
@@ -123,10 +125,10 @@ async def test_a_rise_in_severity_dispatches_what_was_held(store: Store, clock: 
     fold = fresh(store, clock)
     first, second, third = Episode("e1"), Episode("e2"), Episode("e3")
     await fold.process(log(first.fire(), first.resolve(), second.fire()))
-    clock.advance("10m")
+    second.at = clock.advance("10m")
     out = await fold.process(log(second.rise(), second.resolve(), first=3))
     assert reasons(out) == [(ALERTS, Reason.SEVERITY_RAISED), (ALERTS, Reason.RESOLVED)]
-    clock.advance("10m")  # the cooldown of the first is over, but the rise took it over
+    third.at = clock.advance("10m")  # the cooldown of the first is over, but the rise took it over
     assert reasons(await fold.process(log(third.fire(), first=5))) == [(TRANSITIONS, Reason.IN_COOLDOWN)]
     assert reasons(await fold.wake(clock.advance("5m"))) == [(ALERTS, Reason.COOLDOWN_OVER)]
 
@@ -154,13 +156,153 @@ async def test_a_replay_after_the_claim_was_won_and_nothing_was_sent_dispatches(
 
 
 async def test_a_firing_released_before_a_crash_is_released_before_its_resolve_is_replayed(store: Store, clock: Clock) -> None:
-    fold = fresh(store, clock)
+    table: dict[bytes, bytes] = {}
+    fold = fresh(store, clock, table)
     first, second = Episode("e1"), Episode("e2")
     await fold.process(log(first.fire(), first.resolve(), second.fire()))
-    table = saved(fold)
+    saved(fold, table)
     assert reasons(await fold.wake(clock.advance("15m"))) == [(ALERTS, Reason.COOLDOWN_OVER)]
     out = await fresh(store, clock, table).process(log(second.resolve(), first=3))
     assert reasons(out) == [(ALERTS, Reason.COOLDOWN_OVER), (ALERTS, Reason.RESOLVED)]
+
+
+async def test_a_resolve_that_found_its_firing_held_finds_it_held_when_it_is_replayed(store: Store, clock: Clock) -> None:
+    table: dict[bytes, bytes] = {}
+    fold = fresh(store, clock, table)
+    first, second = Episode("e1"), Episode("e2")
+    await fold.process(log(first.fire(), first.resolve(), second.fire()))
+    saved(fold, table)
+    replayed = log(second.resolve(), first=3)
+    assert reasons(await fold.process(replayed)) == [(TRANSITIONS, Reason.ENDED_WHILE_HELD)]
+    restored = fresh(store, clock, table)
+    assert not await restored.wake(clock.advance("16m")), "the cooldown is over, but the log says more of the episode"
+    assert reasons(await restored.process(replayed)) == [(TRANSITIONS, Reason.ENDED_WHILE_HELD)]
+
+
+async def test_a_firing_and_its_resolve_are_replayed_as_they_were_in_two_chunks_too(store: Store, clock: Clock) -> None:
+    table: dict[bytes, bytes] = {}
+    fold = fresh(store, clock, table)
+    first, second = Episode("e1"), Episode("e2")
+    await fold.process(log(first.fire(), first.resolve()))
+    saved(fold, table)
+    fired, resolved = log(second.fire(), second.resolve(), first=2)
+    sent = [*await fold.process([fired, resolved])]
+    assert [reason for _, reason in reasons(sent)] == [Reason.IN_COOLDOWN, Reason.ENDED_WHILE_HELD]
+    restored = fresh(store, clock, table)
+    clock.advance("16m")
+    assert [*await restored.process([fired]), *await restored.wake(clock()), *await restored.process([resolved])] == sent
+
+
+async def test_what_is_held_is_released_where_the_log_lost_what_was_decided_of_it(store: Store, clock: Clock) -> None:
+    table: dict[bytes, bytes] = {}
+    fold = fresh(store, clock, table)
+    first, second, third = Episode("e1"), Episode("e2"), Episode("e3", service="time")
+    await fold.process(log(first.fire(), first.resolve(), second.fire()))
+    saved(fold, table)
+    await fold.process(log(second.resolve(), first=3))
+    restored = fresh(store, clock, table)
+    third.at = clock.advance("16m")
+    assert not await restored.wake(clock())
+    await restored.process(log(third.fire(), first=4))
+    assert reasons(await restored.wake(clock.advance("1s"))) == [(ALERTS, Reason.COOLDOWN_OVER)]
+
+
+async def test_nothing_is_returned_to_be_sent_that_the_changelog_refused(store: Store, clock: Clock) -> None:
+    class Fenced(Journal):
+        async def append(self, partition: int, items: list[tuple[bytes, bytes | None]]) -> int:
+            raise PermissionError
+
+    fold = NotifierPartition("t.", 3, cooldowns=store, journal=Fenced(), clock=clock)
+    with pytest.raises(PermissionError):
+        await fold.process(log(Episode(cooldown=0).fire()))
+
+
+async def test_intents_are_gone_after_the_checkpoint_that_covers_them(store: Store, clock: Clock) -> None:
+    table: dict[bytes, bytes] = {}
+    fold = fresh(store, clock, table)
+    first, second = Episode("e1"), Episode("e2")
+    records = log(first.fire(), first.resolve(), second.fire())
+    await fold.process(records)
+    assert sorted(key[:1] for key in table) == [b"d", b"d", b"d"]
+    restored = fresh(store, clock, table)
+    await restored.process(records[:1])
+    assert sorted(key[:1] for key in saved(restored, table)) == [b"d", b"d", b"e", b"g", b"m"], "the rest is still to be replayed"
+    await restored.process(records[1:])
+    assert sorted(key[:1] for key in saved(restored, table)) == [b"e", b"g", b"m"]
+
+
+# --- staleness ---
+
+
+async def test_what_is_decided_late_pages_nobody_and_takes_no_cooldown(store: Store, clock: Clock) -> None:
+    fold = fresh(store, clock)
+    old, new = Episode("e1"), Episode("e2")
+    fired, raised, resolved = old.fire(), old.rise(), old.resolve()
+    new.at = clock.advance("6m")
+    out = await fold.process(log(fired, raised, resolved, new.fire()))
+    assert reasons(out) == [
+        (ALERTS, Reason.STALE), (ALERTS, Reason.STALE), (ALERTS, Reason.STALE), (ALERTS, Reason.FIRST_NOTIFICATION),
+    ]  # fmt: skip
+    assert told(out, ALERTS)[0].details["age"] == 6 * MINUTE
+    assert [claim.id for call in store.calls for claim in call] == [told(out, ALERTS)[-1].id]
+
+
+async def test_an_alert_of_the_greatest_age_still_pages(store: Store, clock: Clock) -> None:
+    fired = Episode().fire()
+    clock.advance("5m")
+    assert reasons(await fresh(store, clock).process(log(fired))) == [(ALERTS, Reason.FIRST_NOTIFICATION)]
+    clock.advance(1)
+    assert reasons(await fresh(store, clock).process(log(fired))) == [(ALERTS, Reason.STALE)]
+
+
+async def test_a_resolve_pages_whom_its_firing_paged_however_late(store: Store, clock: Clock) -> None:
+    fold = fresh(store, clock)
+    episode = Episode()
+    await fold.process(log(episode.fire()))
+    resolved = episode.resolve()
+    clock.advance("1d")
+    assert reasons(await fold.process(log(resolved, first=1))) == [(ALERTS, Reason.RESOLVED)]
+
+
+async def test_a_rise_in_time_pages_for_a_stale_firing_and_so_does_its_resolve(store: Store, clock: Clock) -> None:
+    fold = fresh(store, clock)
+    episode = Episode()
+    fired = episode.fire()
+    episode.at = clock.advance("6m")
+    out = await fold.process(log(fired, episode.rise(), episode.resolve()))
+    assert [reason for _, reason in reasons(out)] == [Reason.STALE, Reason.SEVERITY_RAISED, Reason.RESOLVED]
+
+
+async def test_a_held_firing_that_was_due_long_ago_pages_nobody(store: Store, clock: Clock) -> None:
+    fold = fresh(store, clock)
+    first, second = Episode("e1"), Episode("e2")
+    await fold.process(log(first.fire(), first.resolve(), second.fire()))
+    assert reasons(await fold.wake(clock.advance("21m"))) == [(ALERTS, Reason.STALE)]
+    assert reasons(await fold.process(log(second.resolve(), first=3))) == [(ALERTS, Reason.STALE)]
+
+
+async def test_an_alert_that_was_in_time_before_a_crash_is_so_after_it(store: Store, clock: Clock) -> None:
+    table: dict[bytes, bytes] = {}
+    episode = Episode(cooldown=0)
+    records = log(episode.fire(), episode.resolve())
+    sent = list(await fresh(store, clock, table).process(records))
+    clock.advance("6m")
+    assert list(await fresh(store, clock, table).process(records)) == sent
+
+
+async def test_state_of_the_version_before_is_read(store: Store, clock: Clock) -> None:
+    pack = msgspec.msgpack.encode
+    group = case(Episode().fire()).group
+    episode = Episode()
+    episode.fire()
+    resolved = episode.resolve()
+    table = {
+        b"m": pack((1, 0, 0)),
+        b"e" + resolved.dedup_key.encode(): pack((1, "dispatched", group, 0, 2)),
+        b"g" + group.encode(): pack((1, 0, ["x"], [], 0, 0)),
+    }
+    out = await fresh(store, clock, table).process(log(resolved, first=1))
+    assert [(alert.reason, alert.fire_count) for alert in told(out, ALERTS)] == [(Reason.RESOLVED, 2)]
 
 
 async def test_copies_that_the_engine_sends_again_decide_nothing(store: Store, clock: Clock) -> None:
@@ -239,7 +381,7 @@ async def test_idle_groups_are_bounded(store: Store, clock: Clock) -> None:
 async def test_episodes_beyond_the_bound_are_dispatched_and_so_are_their_resolves(store: Store, clock: Clock) -> None:
     seen = Seen()
     limits = Limits(episodes=2)
-    fold = NotifierPartition("t.", 3, cooldowns=store, clock=clock, observer=seen, limits=limits)
+    fold = NotifierPartition("t.", 3, cooldowns=store, journal=Journal(), clock=clock, observer=seen, limits=limits)
     episodes = [Episode(f"e{number}", service="files" if number > 2 else f"s{number}") for number in range(5)]
     out = await fold.process(log(*(episode.fire() for episode in episodes)))
     assert {reason for _, reason in reasons(out)} == {Reason.FIRST_NOTIFICATION}
@@ -253,8 +395,8 @@ async def test_episodes_beyond_the_bound_are_dispatched_and_so_are_their_resolve
 
 
 async def test_state_of_another_version_is_refused(store: Store, clock: Clock) -> None:
-    with pytest.raises(StateVersionError, match="version 2"):
-        fresh(store, clock, {b"m": b"\x93\x02\x00\x00"})
+    with pytest.raises(StateVersionError, match="version 3"):
+        fresh(store, clock, {b"m": b"\x93\x03\x00\x00"})
 
 
 async def test_dirty_bytes_are_about_what_is_taken(store: Store, clock: Clock) -> None:
@@ -299,7 +441,7 @@ class Seen(Observer):
 
 async def test_the_observer_is_told(store: Store, clock: Clock) -> None:
     seen = Seen()
-    fold = make_fold(Settings(topic_prefix="t."), store, clock, seen)(3, ())
+    fold = make_fold(Settings(topic_prefix="t."), store, Journal(), clock, seen)(3, ())
     first, second = Episode("e1"), Episode("e2")
     fired = first.fire()
     clock.advance("2s")

@@ -10,6 +10,7 @@ import pytest
 from schemas.alert import Alert
 from schemas.time import MICROS
 from streams.notifier.channels.channel import Rejected, Retryable
+from streams.notifier.channels.digest import Digest
 from streams.notifier.channels.retry import BASE, CAP, DEADLINE, Outcome, backoff, deliver_one
 from streams.testing import FakeClock as Clock
 from tests.notifier.cases import Episode
@@ -22,7 +23,7 @@ class Tape:
     faults: list[Exception | None]
     sent: int = 0
 
-    async def send(self, alert: Alert) -> None:
+    async def send(self, message: Alert | Digest) -> None:
         fault = self.faults[min(self.sent, len(self.faults) - 1)]
         self.sent += 1
         if fault is not None:

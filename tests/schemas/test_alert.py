@@ -120,4 +120,4 @@ def test_fingerprints() -> None:
 
 
 def test_reasons_that_dispatch() -> None:
-    assert sorted(DISPATCHED) == ["cooldown_over", "first_notification", "resolved", "severity_raised"]
+    assert sorted(DISPATCHED) == ["cooldown_over", "first_notification", "resolved", "severity_raised", "stale"]

@@ -15,20 +15,22 @@ TESTED: Final = "7.0.15"
 
 
 class RedisServer(Server):
-    """`redis-server`, at `url`."""
+    """`redis-server`, at `url`; with `primary` a replica of the one at that port."""
 
     name = "redis"
 
-    def __init__(self, folder: Path, *, port: int | None = None) -> None:
+    def __init__(self, folder: Path, *, port: int | None = None, primary: int | None = None) -> None:
         require("redis-server")
         super().__init__(folder)
+        self.primary = primary
         self.port = free_port() if port is None else port
         self.url = f"redis://{HOST}:{self.port}/0"
 
     def command(self) -> list[str]:
+        of = () if self.primary is None else ("--replicaof", HOST, str(self.primary))
         return [
             "redis-server", "--bind", HOST, "--port", str(self.port), "--save", "", "--appendonly", "no",
-            "--dir", str(self.folder), "--daemonize", "no",
+            "--dir", str(self.folder), "--daemonize", "no", "--repl-diskless-sync-delay", "0", *of,
         ]  # fmt: skip
 
     def answers(self) -> bool:
@@ -37,3 +39,11 @@ class RedisServer(Server):
             connection.sendall(b"PING\r\n")
             return connection.recv(16).startswith(b"+PONG")
         return False
+
+    def ask(self, *words: str) -> str:
+        """Send one command that takes no more than a line to answer; the answer as Redis wrote it. Raises OSError."""
+        line = b"".join(b"$%d\r\n%s\r\n" % (len(word.encode()), word.encode()) for word in words)
+        with socket.create_connection((HOST, self.port), 2) as connection:
+            connection.settimeout(2)
+            connection.sendall(b"*%d\r\n%s" % (len(words), line))
+            return connection.recv(1 << 16).decode("utf-8", "replace")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from streams.channel_names import LOG, WEBHOOK
 from streams.notifier.channels.channel import Channel
 from streams.notifier.channels.log import LogChannel
 from streams.notifier.channels.webhook import WebhookChannel
@@ -12,7 +13,7 @@ from streams.settings import Settings
 
 def open_channels(settings: Settings, clock: Callable[[], int]) -> dict[str, Channel]:
     """The channels that `settings` provide, by the name that rules call them. Raises SettingsError for an unusable one."""
-    channels: dict[str, Channel] = {"log": LogChannel()}
+    channels: dict[str, Channel] = {LOG: LogChannel()}
     if settings.webhook_url:
-        channels["webhook"] = WebhookChannel(settings.webhook_url, clock)
+        channels[WEBHOOK] = WebhookChannel(settings.webhook_url, clock)
     return channels

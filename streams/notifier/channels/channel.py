@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from schemas.alert import Alert
+from streams.notifier.channels.digest import Digest
 
 
 class Channel(Protocol):
@@ -12,6 +13,10 @@ class Channel(Protocol):
 
     async def send(self, alert: Alert) -> None:
         """Tell of `alert` once. Raises Retryable or Rejected where that failed."""
+        ...
+
+    async def send_digest(self, digest: Digest) -> None:
+        """Tell once of what was missed, in place of alerts that are past. Raises as `send` does."""
         ...
 
     async def close(self) -> None:

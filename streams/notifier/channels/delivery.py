@@ -13,9 +13,10 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 from pydantic import ValidationError
 
-from schemas.alert import Alert
+from schemas.alert import Alert, Reason
 from schemas.time import MICROS
 from streams.notifier.channels.channel import Channel
+from streams.notifier.channels.digest import Digest, Missed
 from streams.notifier.channels.retry import Outcome, deliver_one
 from streams.settings import Settings
 from streams.topics import ALERTS
@@ -94,6 +95,7 @@ async def deliver(
 
 async def _pump(consumer: Any, flights: _Flights, stop: asyncio.Event) -> None:
     while not stop.is_set():
+        flights.tell_missed()
         await flights.commit()
         if not await flights.wait_for_room():
             continue
@@ -127,6 +129,7 @@ class _Flights:
         self._committed: dict[TopicPartition, int] = {}
         self._committing = asyncio.Lock()
         self._landed = asyncio.Event()
+        self._missed = Missed(name)
 
     @property
     def room(self) -> int:
@@ -157,6 +160,10 @@ class _Flights:
             return
         if self._name not in alert.channels:
             return
+        if alert.reason is Reason.STALE:
+            self._missed.add(partition, record.offset, alert, self._clock())
+            self._observer.finished(self._name, Outcome.DIGESTED, self._clock() - record.timestamp * 1000)
+            return
         key = (partition, record.key)
         task = self._tasks.create_task(self._fly(partition, record, alert, self._last_of_key.get(key)))
         self._open.setdefault(partition, {})[record.offset] = task
@@ -164,12 +171,23 @@ class _Flights:
         task.add_done_callback(lambda done: self._forget(key, done))
         self._observer.waiting(self._name, len(self._all()))
 
+    def tell_missed(self) -> None:
+        """Send the digest of stale alerts, if one is due."""
+        now = self._clock()
+        if not self._missed.is_due(now):
+            return
+        digest = self._missed.take()
+        if digest is not None:
+            self._tasks.create_task(self._tell_missed(digest, now))
+
     async def commit(self) -> None:
         """Commit what is done with. A failure costs a repetition after the next start, and is only logged."""
         async with self._committing:
             ahead = {}
             for partition, read in self._read.items():
                 done = min(self._open.get(partition) or (read,))
+                missed = self._missed.first(partition)
+                done = done if missed is None else min(done, missed)
                 if done > self._committed.get(partition, -1):
                     ahead[partition] = done
             if not ahead:
@@ -192,6 +210,7 @@ class _Flights:
         for partition in list(self._read) if partitions is None else partitions:
             for task in self._open.pop(partition, {}).values():
                 task.cancel()
+            self._missed.forget(partition)
             self._read.pop(partition, None)
             self._committed.pop(partition, None)
 
@@ -200,24 +219,31 @@ class _Flights:
             await asyncio.wait([before])
         if self._stop.is_set():
             return
-        at = record.timestamp * 1000
+        if await self._deliver(alert, record.timestamp * 1000) is None:
+            return
+        del self._open[partition][record.offset]
+        self._landed.set()
+        self._observer.waiting(self._name, len(self._all()))
+        await self.commit()
+
+    async def _tell_missed(self, digest: Digest, at: int) -> None:
+        if await self._deliver(digest, at) is not None:
+            self._missed.done()
+
+    async def _deliver(self, message: Alert | Digest, at: int) -> Outcome | None:
         outcome = await deliver_one(
             _Gate(self._channel, self._sending),
             self._name,
-            alert,
+            message,
             dispatched_at=at,
             clock=self._clock,
             jitter=self._jitter,
             pause=self._pause,
             retried=lambda: self._observer.retried(self._name),
         )
-        if outcome is None:
-            return
-        self._observer.finished(self._name, outcome, self._clock() - at)
-        del self._open[partition][record.offset]
-        self._landed.set()
-        self._observer.waiting(self._name, len(self._all()))
-        await self.commit()
+        if outcome is not None:
+            self._observer.finished(self._name, outcome, self._clock() - at)
+        return outcome
 
     async def _pause(self, wait: int) -> bool:
         await self._wait(self._stop, wait / MICROS)
@@ -241,12 +267,12 @@ class _Gate:
     def __init__(self, channel: Channel, sending: asyncio.Semaphore) -> None:
         self._channel, self._sending = channel, sending
 
-    async def send(self, alert: Alert) -> None:
+    async def send(self, message: Alert | Digest) -> None:
         async with self._sending:
-            await self._channel.send(alert)
-
-    async def close(self) -> None:
-        await self._channel.close()
+            if isinstance(message, Digest):
+                await self._channel.send_digest(message)
+            else:
+                await self._channel.send(message)
 
 
 class _Assignment(ConsumerRebalanceListener):  # type: ignore[misc]

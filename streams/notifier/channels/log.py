@@ -6,6 +6,7 @@ import logging
 from typing import Final
 
 from schemas.alert import Alert
+from streams.notifier.channels.digest import Digest
 
 log = logging.getLogger("tocsin.alerts")
 
@@ -21,6 +22,10 @@ class LogChannel:
         level = logging.INFO if alert.status == "resolved" else _LEVELS[alert.severity]
         log.log(level, "%s", line(alert))
 
+    async def send_digest(self, digest: Digest) -> None:
+        """Write one line; it never fails."""
+        log.log(_LEVELS[digest.severity], "%s", printable(f"MISSED {digest.text} ({digest.id})"))
+
     async def close(self) -> None:
         """Nothing to let go of."""
 
@@ -33,4 +38,9 @@ def line(alert: Alert) -> str:
         f"{alert.status.upper()} {alert.severity} {alert.rule} {alert.tenant}/{alert.source}{extra}: {alert.message} "
         f"({alert.reason}{times}; {alert.id})"
     )
+    return printable(text)
+
+
+def printable(text: str) -> str:
+    """At most a line of `text`, without what a terminal would act on."""
     return "".join(c if c.isprintable() else "?" for c in text)[:MAX_LINE]

@@ -5,17 +5,26 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
-from typing import Final
+from typing import Final, Protocol
 
 from schemas.alert import Alert
 from schemas.time import MICROS, duration_text
-from streams.notifier.channels.channel import Channel, Rejected, Retryable
+from streams.notifier.channels.channel import Rejected, Retryable
+from streams.notifier.channels.digest import Digest
 
 log = logging.getLogger("tocsin.channels")
 
 BASE: Final = MICROS
 CAP: Final = 5 * 60 * MICROS
 DEADLINE: Final = 24 * 3_600 * MICROS
+
+
+class Sends(Protocol):
+    """What a message goes to."""
+
+    async def send(self, message: Alert | Digest) -> None:
+        """See Channel."""
+        ...
 
 
 class Outcome(StrEnum):
@@ -25,6 +34,7 @@ class Outcome(StrEnum):
     REJECTED = "rejected"
     UNDELIVERED = "undelivered"
     UNREADABLE = "unreadable"
+    DIGESTED = "digested"
 
 
 def backoff(attempt: int, jitter: float) -> int:
@@ -33,9 +43,9 @@ def backoff(attempt: int, jitter: float) -> int:
 
 
 async def deliver_one(
-    channel: Channel,
+    channel: Sends,
     name: str,
-    alert: Alert,
+    alert: Alert | Digest,
     *,
     dispatched_at: int,
     clock: Callable[[], int],

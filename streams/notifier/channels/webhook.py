@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -15,6 +16,7 @@ import msgspec
 from schemas.alert import Alert, group_fingerprint
 from schemas.time import MICROS, to_rfc3339
 from streams.notifier.channels.channel import Rejected, Retryable
+from streams.notifier.channels.digest import Digest
 from streams.settings import SettingsError
 
 TIMEOUT: Final = 10.0
@@ -23,6 +25,7 @@ MAX_ANSWER: Final = 500
 """Bytes of a refusal that are read and shown."""
 MAX_RETRY_AFTER: Final = 15 * 60 * MICROS
 ID_HEADER: Final = "Idempotency-Key"
+DIGEST_NAME: Final = "tocsin-missed"
 NEVER: Final = "0001-01-01T00:00:00Z"
 
 
@@ -39,8 +42,15 @@ class WebhookChannel:
 
     async def send(self, alert: Alert) -> None:
         """POST `alert`. Raises Retryable for 408, 429, 5xx and network trouble, Rejected for any other refusal."""
-        headers = {"Content-Type": "application/json", ID_HEADER: alert.id}
-        body = msgspec.json.encode(webhook_body(alert, self._receiver))
+        await self._post(alert.id, webhook_body(alert, self._receiver))
+
+    async def send_digest(self, digest: Digest) -> None:
+        """POST `digest`, as an alert of the name tocsin-missed. Raises as `send` does."""
+        await self._post(digest.id, digest_body(digest, self._receiver))
+
+    async def _post(self, id: str, content: dict[str, Any]) -> None:
+        headers = {"Content-Type": "application/json", ID_HEADER: id}
+        body = msgspec.json.encode(content)
         try:
             async with self._opened().post(self._url, data=body, headers=headers, allow_redirects=False) as response:
                 if 200 <= response.status < 300:
@@ -83,12 +93,35 @@ def webhook_body(alert: Alert, receiver: str) -> dict[str, Any]:
     group = {"alertname": alert.rule, **{name: text for name, text in alert.labels.items() if name != "alertname"}}
     labels = group | {"severity": alert.severity, "tenant": alert.tenant, "service": alert.source}
     annotations = {"summary": alert.message, **alert.annotations}
+    times = to_rfc3339(alert.started_at), NEVER if alert.resolved_at is None else to_rfc3339(alert.resolved_at)
+    mark = group_fingerprint(alert.rule, alert.labels)[:16]
+    body = _body(receiver, alert.status, group, labels, annotations, times, mark)
+    return body | {"tocsin": alert.model_dump(mode="json")}
+
+
+def digest_body(digest: Digest, receiver: str) -> dict[str, Any]:
+    """The body for `digest`; what is under `tocsin` has the key `digest`."""
+    group = {"alertname": DIGEST_NAME}
+    labels, annotations = group | {"severity": digest.severity}, {"summary": digest.text}
+    body = _body(receiver, "firing", group, labels, annotations, (to_rfc3339(digest.began), NEVER), digest.id[:16])
+    return body | {"tocsin": {"digest": asdict(digest)}}
+
+
+def _body(
+    receiver: str,
+    status: str,
+    group: dict[str, str],
+    labels: dict[str, str],
+    annotations: dict[str, str],
+    times: tuple[str, str],
+    mark: str,
+) -> dict[str, Any]:
     named = ", ".join(f'{name}="{_quoted(text)}"' for name, text in sorted(group.items()))
     return {
         "version": "4",
         "groupKey": f"{{}}:{{{named}}}",
         "truncatedAlerts": 0,
-        "status": alert.status,
+        "status": status,
         "receiver": receiver,
         "groupLabels": group,
         "commonLabels": labels,
@@ -96,16 +129,15 @@ def webhook_body(alert: Alert, receiver: str) -> dict[str, Any]:
         "externalURL": "",
         "alerts": [
             {
-                "status": alert.status,
+                "status": status,
                 "labels": labels,
                 "annotations": annotations,
-                "startsAt": to_rfc3339(alert.started_at),
-                "endsAt": NEVER if alert.resolved_at is None else to_rfc3339(alert.resolved_at),
+                "startsAt": times[0],
+                "endsAt": times[1],
                 "generatorURL": "",
-                "fingerprint": group_fingerprint(alert.rule, alert.labels)[:16],
+                "fingerprint": mark,
             }
         ],
-        "tocsin": alert.model_dump(mode="json"),
     }
 
 

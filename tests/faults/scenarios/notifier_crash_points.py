@@ -1,0 +1,64 @@
+"""The notifier ends at each durable boundary of a decision in turn, and Redis sometimes forgets everything beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+from pathlib import Path
+
+from tests.faults.breaking_notifier import NOTIFIER_STEPS
+from tests.faults.row import Row
+from tests.faults.stage import COOLDOWNS, FaultError, Servers, Stage, Worker, open_stage
+from tests.faults.verdict import settled, verdict
+
+FAULT = "crash points, notifier"
+BREAKING = (sys.executable, "-m", "tests.faults.breaking_notifier", "run")
+SHORT = ("after claim", "after intents", "after alert", "after record", "after changelog")
+"""What the short form plays."""
+
+
+async def run(servers: Servers, seed: int, folder: Path, *, long: bool) -> Row:
+    """In the long form each step is hit at its first passage and at a later one, on a kept disk and on a lost one."""
+    dice = random.Random(seed)
+    tape = [
+        (step, after) for after in ((0, dice.randint(3, 9)) if long else (0,)) for step in (NOTIFIER_STEPS if long else SHORT)
+    ]
+    forgotten = lost = 0
+    with open_stage(servers, folder, seed, own_redis=True) as stage:
+        stage.prepare(COOLDOWNS)
+        engine = stage.worker("engine", only="engine")
+        engine.start()
+        await engine.ready()
+        async with stage.load() as load:
+            steady = asyncio.create_task(load.run(600, 300))
+            await asyncio.sleep(2)
+            for number, (step, after) in enumerate(tape):
+                worker = broken(stage, f"{number:02}", step, after)
+                worker.start()
+                if await worker.ended() >= 0:
+                    raise FaultError(f"the worker ended by itself, not at {step!r}: see {worker.log}")
+                if dice.random() < 0.3:
+                    stage.redis.ask("FLUSHALL")
+                    forgotten += 1
+                if dice.random() < 0.3:
+                    worker.lose_disk()
+                    lost += 1
+            steady.cancel()
+            await load.flush()
+            last = stage.worker("a", only="notifier", instance="a")
+            last.start()
+            await settled(stage)
+        await last.stop()
+        await engine.stop()
+        found = await verdict(stage)
+    steps = len({step for step, _ in tape})
+    injected = f"{len(tape)} ends at {steps} steps, {lost} with the disk deleted, {forgotten} with Redis emptied"
+    return Row(FAULT, injected, found.compared(), found.differences)
+
+
+def broken(stage: Stage, name: str, step: str, after: int) -> Worker:
+    """A notifier, always of the same instance and folder, that ends at `step`."""
+    worker = stage.worker("a", only="notifier", command=BREAKING, instance="a")
+    worker.variables |= {"BREAK_AT": step, "BREAK_AFTER": str(after), "BREAK_LOG": str(stage.folder / f"break-{name}.log")}
+    return worker
