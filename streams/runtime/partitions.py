@@ -18,10 +18,16 @@ log = logging.getLogger("tocsin.runtime")
 
 CHECKPOINT_EVERY: Final = 1.0
 """Seconds for which a change may be unsaved."""
-_TURN: Final = 0.05
+TURN: Final = 0.05
+"""Seconds between looks at what is to be saved or woken."""
 
 Restore = Callable[[int, Iterable[tuple[bytes, bytes]], asyncio.Event], Awaitable[Fold]]
 """The fold of a partition from the items of its table. The event is set when the partition is to be given up."""
+
+
+def wall_clock() -> int:
+    """Microseconds since the epoch."""
+    return time.time_ns() // 1000
 
 
 class NotRecoveredError(RuntimeError):
@@ -64,6 +70,9 @@ class Partitions:
         sender: Sender,
         metrics: Metrics,
         marked: Callable[[int, int], None],
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], int] = wall_clock,
+        turn: float = TURN,
     ) -> None:
         self.role = role
         self.assigned: frozenset[int] = frozenset()
@@ -71,6 +80,7 @@ class Partitions:
         self.is_ready = False
         self.progress = 0
         self._restore, self._journal, self._sender, self._metrics, self._marked = restore, journal, sender, metrics, marked
+        self._clock, self._now, self._turn = clock, now, turn
         self._open: dict[int, Partition] = {}
         self._generation: int | None = None
         self._abandoned = asyncio.Event()
@@ -86,7 +96,7 @@ class Partitions:
         Returns whether they are open; not, if they were to be given up meanwhile.
         Raises FencedError, RecoveryError, NotRecoveredError, KafkaError, and what restoring raises.
         """
-        began = time.monotonic()
+        began = self._clock()
         self._abandoned = abandoned = asyncio.Event()
         self.assigned, self.is_ready = frozenset(partitions), False
         log.info("%s: assigned %s", self.role, spans(partitions))
@@ -108,7 +118,7 @@ class Partitions:
                 return False
             self.progress += 1
             opened[number] = Partition(
-                number, fold, journal=self._journal, table=table, sender=self._sender, saved=self._saved, clock=time.monotonic
+                number, fold, journal=self._journal, table=table, sender=self._sender, saved=self._saved, clock=self._clock
             )
             await asyncio.sleep(0)
         if abandoned.is_set():
@@ -116,7 +126,7 @@ class Partitions:
         self._open, self._generation, self.is_ready = opened, generation, True
         self._metrics.owned.labels(self.role).set(len(opened))
         if opened:
-            log.info("%s: ready, %s open after %.1f s", self.role, spans(partitions), time.monotonic() - began)
+            log.info("%s: ready, %s open after %.1f s", self.role, spans(partitions), self._clock() - began)
         return True
 
     def suspend(self) -> None:
@@ -166,11 +176,11 @@ class Partitions:
     async def run(self) -> None:
         """Save and wake, for ever."""
         while True:
-            await asyncio.sleep(_TURN)
+            await asyncio.sleep(self._turn)
             if self.failure.done() or self._abandoned.is_set():
                 continue
-            due = time.monotonic() - CHECKPOINT_EVERY
-            now = time.time_ns() // 1000
+            due = self._clock() - CHECKPOINT_EVERY
+            now = self._now()
             try:
                 for partition in list(self._open.values()):
                     await partition.wake(now)
