@@ -288,14 +288,14 @@ class SimulatedConsumer:
         return await self._process.call(lambda: {place: logs[tuple(place)].end for place in places}, harmless=True)
 
     async def getmany(self, *places: TopicPartition, timeout_ms: int) -> dict[TopicPartition, list[Record]]:
-        def read() -> dict[TopicPartition, list[Record]]:
+        def read() -> dict[TopicPartition, tuple[list[Record], int]]:
             found = {}
             for place in sorted(places):
                 log = self._process.broker.logs[tuple(place)]
                 records = log.read(self._positions[place], self._process.choices.randint(1, 30))
-                if records:
-                    found[place] = records
-                self._positions[place] = records[-1].offset + 1 if records else log.end
+                found[place] = records, records[-1].offset + 1 if records else log.end
             return found
 
-        return await self._process.call(read, harmless=True)
+        found = await self._process.call(read, harmless=True)
+        self._positions.update({place: position for place, (_, position) in found.items()})
+        return {place: records for place, (records, _) in found.items() if records}
