@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,12 +32,18 @@ KINDS: Final = ("crash", "freeze", "rebalance", "lost disk", "old disk", "compac
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a world. `story` tells what happened, and when."""
+    """What became of a world. `story` tells what happened, and when; `digest` is of all that was appended."""
 
     seed: int
     differences: tuple[str, ...]
     counts: Counter[str]
     story: tuple[str, ...]
+    digest: int
+
+    def told(self) -> str:
+        """How to repeat it, what happened, and what is wrong."""
+        lines = [f"seed {self.seed} leaves {len(self.differences)} differences; make simulate SEED={self.seed} repeats it", *self.story]
+        return "\n".join([*lines, *(f"  {difference[:2_000]}" for difference in self.differences)])
 
 
 def simulate(seed: int) -> Outcome:
@@ -96,7 +103,7 @@ class _World:
         rulesets = {ruleset.id: ruleset for ruleset in RULESETS}
         self.world = World(choices, broker, Redis(loop.time, choices), groups, rulesets, SETTINGS, limit)
         self.workers = [Worker(self.world, name, self._arm) for name in "abc"[: choices.randint(2, 3)]]
-        load = Load(broker, choices, choices.randint(30, 70), FAULTY_FOR)
+        load = Load(broker, choices, choices.randint(30, 60), FAULTY_FOR)
         with _batches_of(limit):
             tasks = [loop.create_task(worker.run()) for worker in self.workers]
             loading, harming = loop.create_task(load.run()), loop.create_task(self._harm())
@@ -117,7 +124,15 @@ class _World:
             zombies = bool({"freeze", "network"} & self.faults)
             found, told = differences(self.world, faults=bool(self.injected or self.faults), zombies=zombies)
             counts = told + Counter({f"fault: {kind}": number for kind, number in self.injected.items()})
-        return Outcome(self.seed, tuple(found), counts, tuple(self.world.happened))
+        return Outcome(self.seed, tuple(found), counts, tuple(self.world.happened), self._digest())
+
+    def _digest(self) -> int:
+        digest = 0
+        for place, log in sorted(self.world.broker.logs.items()):
+            for record in log.records:
+                value = None if record.key == producer.BARRIER else record.value  # it holds the time of the real clock
+                digest = zlib.crc32(repr((place, record._replace(value=value))).encode(), digest)
+        return digest
 
     # --- faults ----------------------------------------------------------------------------------------------------
 
@@ -207,7 +222,10 @@ class _World:
                 ticks += 1
             elif self._is_settled():
                 return None
-        return f"not settled: {[(worker.name, role, partitions.applied()) for worker in self.workers for role, partitions in worker.roles.items()]}"
+        applied = {
+            f"{worker.name}: {role}": partitions.applied() for worker in self.workers for role, partitions in worker.roles.items()
+        }
+        return f"not settled: {applied}, of {[(place, log.end) for place, log in self.world.broker.logs.items()]}"
 
     def _is_settled(self) -> bool:
         broker = self.world.broker
