@@ -20,12 +20,18 @@ log = logging.getLogger("tocsin.runtime")
 
 CHECKPOINT_EVERY: Final = 1.0
 """Seconds for which a change may be unsaved."""
-_TURN: Final = 0.05
+TURN: Final = 0.05
+"""Seconds between looks at what is to be saved or woken."""
 FIRST_WAIT: Final = 0.25
 LONGEST_WAIT: Final = 5.0
 
 Restore = Callable[[int, Iterable[tuple[bytes, bytes]], asyncio.Event], Awaitable[Fold]]
 """The fold of a partition from the items of its table. The event is set when the partition is to be given up."""
+
+
+def wall_clock() -> int:
+    """Microseconds since the epoch."""
+    return time.time_ns() // 1000
 
 
 class NotRecoveredError(RuntimeError):
@@ -68,6 +74,9 @@ class Partitions:
         sender: Sender,
         metrics: Metrics,
         marked: Callable[[int, int], None],
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], int] = wall_clock,
+        turn: float = TURN,
     ) -> None:
         self.role = role
         self.assigned: frozenset[int] = frozenset()
@@ -76,6 +85,7 @@ class Partitions:
         self.progress = 0
         self.waits_for_brokers = False
         self._restore, self._journal, self._sender, self._metrics, self._marked = restore, journal, sender, metrics, marked
+        self._clock, self._now, self._every = clock, now, turn
         self._open: dict[int, Partition] = {}
         self._generation: int | None = None
         self._abandoned = asyncio.Event()
@@ -93,7 +103,7 @@ class Partitions:
         Brokers that are away are waited for. Raises FencedError, RecoveryError, NotRecoveredError, the KafkaError of a broker
         that refuses, and what restoring raises.
         """
-        began = time.monotonic()
+        began = self._clock()
         self._abandoned = abandoned = asyncio.Event()
         self.assigned, self.is_ready = frozenset(partitions), False
         log.info("%s: assigned %s", self.role, spans(partitions))
@@ -114,7 +124,7 @@ class Partitions:
                 return False
             self.progress += 1
             opened[number] = Partition(
-                number, fold, journal=self._journal, table=table, sender=self._sender, saved=self._saved, clock=time.monotonic
+                number, fold, journal=self._journal, table=table, sender=self._sender, saved=self._saved, clock=self._clock
             )
             await asyncio.sleep(0)
         if abandoned.is_set():
@@ -122,7 +132,7 @@ class Partitions:
         self._open, self._generation, self.is_ready = opened, generation, True
         self._metrics.owned.labels(self.role).set(len(opened))
         if opened:
-            log.info("%s: ready, %s open after %.1f s", self.role, spans(partitions), time.monotonic() - began)
+            log.info("%s: ready, %s open after %.1f s", self.role, spans(partitions), self._clock() - began)
         return True
 
     async def _claimed(
@@ -192,7 +202,7 @@ class Partitions:
     async def run(self) -> None:
         """Wake and save, for ever, each partition by itself: one that waits holds up no other."""
         while True:
-            await asyncio.sleep(_TURN)
+            await asyncio.sleep(self._every)
             if self.failure.done() or self._abandoned.is_set():
                 continue
             for number, partition in self._open.items():
@@ -202,8 +212,8 @@ class Partitions:
 
     async def _turn(self, partition: Partition) -> None:
         try:
-            await partition.wake(time.time_ns() // 1000)
-            if partition.dirty_since is not None and partition.dirty_since <= time.monotonic() - CHECKPOINT_EVERY:
+            await partition.wake(self._now())
+            if partition.dirty_since is not None and partition.dirty_since <= self._clock() - CHECKPOINT_EVERY:
                 await partition.checkpoint()
         except Exception as error:  # noqa: BLE001 - as above
             self.fail(error)

@@ -107,11 +107,15 @@ class Changelog:
     async def _claim(self, partition: int) -> int | None:
         if not self._fences:
             if partition not in self._producers:
-                self._producers[partition] = await started(AIOKafkaProducer(acks="all", **self._options()))
+                self._producers[partition] = await started(self._producer(None))
             return None
-        producer = FencedProducer(fence=f"{self._settings.group}-{self.topic}-{partition}", **self._options())
-        self._producers[partition] = await started(producer)
+        self._producers[partition] = await started(self._producer(f"{self._settings.group}-{self.topic}-{partition}"))
         return await self.append(partition, [(BARRIER, str(time.time_ns()).encode())])
+
+    def _producer(self, fence: str | None) -> AIOKafkaProducer:
+        if fence is None:
+            return AIOKafkaProducer(acks="all", **self._options())
+        return FencedProducer(fence=fence, **self._options())
 
     def _options(self) -> dict[str, Any]:
         size = CHECKPOINT_LIMIT

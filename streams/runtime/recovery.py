@@ -121,13 +121,20 @@ async def recover(
     )
     await consumer.start()
     try:
-        places = {TopicPartition(topic, number): number for number in partitions}
-        consumer.assign(list(places))
-        begins, ends = await consumer.beginning_offsets(list(places)), await consumer.end_offsets(list(places))
-        reading = _Reading(consumer, role, places, begins, ends, tables, moved)
-        await reading.run()
+        return await read_changelogs(consumer, role, topic, partitions, tables, moved)
     finally:
         await consumer.stop()
+
+
+async def read_changelogs(
+    consumer: Any, role: str, topic: str, partitions: list[int], tables: Restored, moved: Callable[[], None]
+) -> dict[int, int]:
+    """`recover` by a consumer that is started."""
+    places = {TopicPartition(topic, number): number for number in partitions}
+    consumer.assign(list(places))
+    begins, ends = await consumer.beginning_offsets(list(places)), await consumer.end_offsets(list(places))
+    reading = _Reading(consumer, role, places, begins, ends, tables, moved)
+    await reading.run()
     return {places[place]: end for place, end in ends.items()}
 
 
