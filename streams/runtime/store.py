@@ -190,12 +190,17 @@ class AtomicStore(RocksDBStore):
 
     def _opened_whole(self, partition: int) -> Any:
         """The table of a partition. Raises where its list of files lost some: RocksDB takes one without its end for whole."""
-        before = {file.name for file in self.partition_path(partition).glob("*.sst")}
-        db = super()._open_for_partition(partition)
+        path = self.partition_path(partition)
+        before = {file.name for file in path.glob("*.sst")}
+        options = self.rocksdb_options.as_options()
+        options.set_disable_auto_compactions(True)  # or files may go between these two looks
+        db = rocksdict.Rdict(str(path), options=options, access_type=rocksdict.AccessType.read_write())
         unlisted = before - {Path(file["name"]).name for file in db.live_files()}
         if unlisted:
             db.close()
             raise BrokenStoreError(f"the MANIFEST does not list {', '.join(sorted(unlisted))}")
+        db.set_options({"disable_auto_compactions": "false"})
+        db.set_read_options(rocksdict.ReadOptions())
         return db
 
 

@@ -178,6 +178,16 @@ async def test_a_table_that_was_killed_is_taken_as_it_is(tmp_path: Path) -> None
     assert not aside(tmp_path / "copy" / path.relative_to(tmp_path / "held"))
 
 
+async def test_a_table_that_is_compacted_as_soon_as_it_is_open_is_taken_as_it_is(tmp_path: Path) -> None:
+    for number in range(10):
+        store = store_in(tmp_path)
+        assert store.changelog_offset(0) == (number - 1 if number else None)
+        store.commit_batch(0, [(b"%06d" % row, b"%d" % number) for row in range(100)], number)
+        await store.stop()  # writes a file; four of them are compacted
+    assert dict(store_in(tmp_path).items_of(0)) == {b"%06d" % row: b"9" for row in range(100)}
+    assert not aside(store.partition_path(0))
+
+
 async def test_tables_that_were_put_aside_do_not_pile_up(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     for number in range(3):
