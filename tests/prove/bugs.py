@@ -18,6 +18,8 @@ class Bug:
     test: str
 
 
+SIMULATED: Final = "tests/simulation/test_seeds.py::test_nothing_differs_in_the_first_worlds"
+
 BUGS: Final = (
     Bug(
         name="judge only at chunk ends",
@@ -106,5 +108,101 @@ BUGS: Final = (
         old="    if begin > 0:",
         new="    if False:",
         test="tests/runtime/test_recovery.py::test_a_state_that_is_gone_is_made_again_from_a_whole_log_or_refused",
+    ),
+    Bug(
+        name="marker not restored",
+        guarantee="what a restored state has counted is not counted again",
+        file="streams/kernel/partition.py",
+        old="_, state.applied, state.stream_time, state.ruleset_id,",
+        new="_, _applied, state.stream_time, state.ruleset_id,",
+        test=SIMULATED,
+    ),
+    Bug(
+        name="state before transitions",
+        guarantee="the state is not stored before what it led to is",
+        file="streams/runtime/checkpoint.py",
+        old="            await asyncio.gather(*acks)\n",
+        new="",
+        test=SIMULATED,
+    ),
+    Bug(
+        name="fencing off",
+        guarantee="a former owner writes nothing after the next has read the changelog",
+        file="streams/runtime/producer.py",
+        old='self._fences = settings.fencing == "on"',
+        new="self._fences = False",
+        test=SIMULATED,
+    ),
+    Bug(
+        name="a fence of one's own",
+        guarantee="a claim of the changelog ends the epoch of the former owner",
+        file="streams/runtime/producer.py",
+        old='self._producer(f"{self._settings.group}-{self.topic}-{partition}")',
+        new='self._producer(f"{self._settings.group}-{self.topic}-{partition}-{id(self)}")',
+        test=SIMULATED,
+    ),
+    Bug(
+        name="barrier after the end was read",
+        guarantee="recovery reads to where the changelog ends once nobody else may write",
+        file="streams/runtime/partitions.py",
+        old="barriers = await self._journal.claim(partitions)\n        ends = await recover(partitions)",
+        new="barriers: dict[int, int] = {}\n        ends = await recover(partitions)\n        await self._journal.claim(partitions)",
+        test=SIMULATED,
+    ),
+    Bug(
+        name="recovery ends early",
+        guarantee="recovery applies every record of the changelog",
+        file="streams/runtime/recovery.py",
+        old="if await self._consumer.position(place) >= self._ends[place]:",
+        new="if await self._consumer.position(place) >= self._ends[place] - 2:",
+        test=SIMULATED,
+    ),
+    Bug(
+        name="recovery of the first value",
+        guarantee="of a key the record with the highest offset counts",
+        file="streams/runtime/store.py",
+        old="items.append((record.key, record.value))",
+        new="items.insert(0, (record.key, record.value))",
+        test=SIMULATED,
+    ),
+    Bug(
+        name="recovery skips parts",
+        guarantee="a large checkpoint counts from its commit record on",
+        file="streams/runtime/store.py",
+        old="if record.key == COMMIT and record.value is not None:",
+        new="if record.key is None:",
+        test=SIMULATED,
+    ),
+    Bug(
+        name="a large checkpoint in pieces",
+        guarantee="a checkpoint counts whole or not at all, whatever its size",
+        file="streams/runtime/staging.py",
+        old="    parts = 0\n",
+        new="    return await complete(journal, partition, items, 0)\n",
+        test=SIMULATED,
+    ),
+    Bug(
+        name="an unfinished checkpoint forgotten",
+        guarantee="who takes over writes a large checkpoint to its end",
+        file="streams/runtime/partitions.py",
+        old="if unfinished is not None:",
+        new="if unfinished is not None and number < 0:",
+        test=SIMULATED,
+    ),
+    Bug(
+        name="cooldown without own id, simulated",
+        guarantee="a reply that was lost holds no alert back",
+        file="streams/notifier/policy.py",
+        old="return not holders or claimant in holders",
+        new="return not holders",
+        test=SIMULATED,
+    ),
+    Bug(
+        name="held firings forgotten",
+        guarantee="a firing that is held back is dispatched when its cooldown ends, also after a restart",
+        file="streams/notifier/partition.py",
+        old="            self._held.set(key, episode.until)\n",
+        new="            self._held.set(key, episode.until) if self._applied < 0 else None\n",
+        test=SIMULATED,
     ),
 )

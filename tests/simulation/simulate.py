@@ -106,6 +106,7 @@ class _World:
         rulesets = {ruleset.id: ruleset for ruleset in RULESETS}
         self.world = World(choices, broker, Redis(loop.time, choices), groups, rulesets, SETTINGS, limit)
         self.workers = [Worker(self.world, name, self._arm) for name in "abc"[: choices.randint(2, 3)]]
+        self.world.taking_over = self._wake_zombies
         load = Load(broker, choices, choices.randint(30, 60), FAULTY_FOR)
         with _batches_of(limit):
             tasks = [loop.create_task(worker.run()) for worker in self.workers]
@@ -145,7 +146,7 @@ class _World:
             return
         choices = self.choices
         if "network" in self.faults:
-            process.slow = 0.06
+            process.slow = 0.12
         if "crash" in self.faults and choices.random() < 0.8:
             process.die_in = choices.choice((choices.randint(0, 30), choices.randint(0, 400)))
         if "freeze" in self.faults and choices.random() < 0.8:
@@ -195,6 +196,13 @@ class _World:
         elif "old disk" in self.faults and worker.backup is not None and self.choices.random() < 0.5:
             self._note("old disk", worker)
             worker.disk = {place: files.copy() for place, files in worker.backup.items()}
+
+    def _wake_zombies(self) -> None:
+        """Who was left out goes on just while another takes over."""
+        for worker in self.workers:
+            process = worker.process
+            if process is not None and process.is_frozen and self.choices.random() < 0.6:
+                asyncio.get_running_loop().call_later(self.choices.uniform(0, 0.04), process.thaw)
 
     def _note(self, kind: str, worker: Worker) -> None:
         self.injected[kind] += 1

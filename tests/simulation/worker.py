@@ -54,6 +54,7 @@ class World:
     rulesets: dict[str, Ruleset]
     settings: Settings
     batch_limit: int
+    taking_over: Callable[[], None] = lambda: None
     happened: list[str] = field(default_factory=list)
 
     def say(self, text: str) -> None:
@@ -159,6 +160,7 @@ class Worker:
             await process.step()
             generation, numbers = await group.join(member)
             await process.step()
+            world.taking_over()
             taking = process.spawn(partitions.take_over(numbers, generation, store, recover))
             while not taking.done() and group.is_current(member, generation):
                 await asyncio.wait(
