@@ -107,4 +107,20 @@ BUGS: Final = (
         new="    if False:",
         test="tests/runtime/test_recovery.py::test_a_state_that_is_gone_is_made_again_from_a_whole_log_or_refused",
     ),
+    Bug(
+        name="pass over the parts of a checkpoint",
+        guarantee="a large checkpoint that was not completed counts whole",
+        file="streams/runtime/staging.py",
+        old="            items += _ITEMS.decode(part)",
+        new="            pass",
+        test="tests/golden/test_golden.py::TestEngine::test_a_changelog_is_read_and_gone_on_from",
+    ),
+    Bug(
+        name="read a field of the state as another",
+        guarantee="state that another release wrote is read as it was meant, or refused",
+        file="streams/notifier/state.py",
+        old="return Group(fires, tuple(recent), tuple(ended), cooldown_until, seen_at)",
+        new="return Group(fires, tuple(ended), tuple(recent), cooldown_until, seen_at)",
+        test="tests/golden/test_golden.py::test_the_state_of_the_notifier_is_read_and_gone_on_from",
+    ),
 )
