@@ -28,9 +28,8 @@ OTHERS: Final = "for _, key in ipairs(redis.call('keys', '*:cooldown:*')) do red
 async def run(servers: Servers, seed: int, folder: Path, *, long: bool) -> Row:
     """In the long form each step is hit at its first passage and at a later one, on a kept disk and on a lost one."""
     dice = random.Random(seed)
-    tape = [
-        (step, after) for after in ((0, dice.randint(3, 9)) if long else (0,)) for step in (NOTIFIER_STEPS if long else SHORT)
-    ]
+    every = [(step, after) for after in (0, dice.randint(3, 20)) for step in NOTIFIER_STEPS]
+    tape = every if long else list(SHORT)
     forgotten = lost = 0
     with open_stage(servers, folder, seed, own_redis=True) as stage:
         stage.prepare(COOLDOWNS)
