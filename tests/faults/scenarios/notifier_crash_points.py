@@ -1,29 +1,35 @@
-"""The notifier ends at each durable boundary of a decision in turn, and Redis sometimes forgets everything beside it."""
+"""The notifier ends at each durable boundary of a decision in turn; what Redis said before, it says no more afterwards."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import sys
+from collections import defaultdict
 from pathlib import Path
+from typing import Final
 
+from streams.topics import ALERTS
 from tests.faults.breaking_notifier import NOTIFIER_STEPS
+from tests.faults.log import read_topic
 from tests.faults.row import Row
 from tests.faults.stage import COOLDOWNS, FaultError, Servers, Stage, Worker, open_stage
 from tests.faults.verdict import settled, verdict
 
 FAULT = "crash points, notifier"
 BREAKING = (sys.executable, "-m", "tests.faults.breaking_notifier", "run")
-SHORT = ("after claim", "after intents", "after alert", "after record", "after changelog")
-"""What the short form plays."""
+SHORT: Final = (("after intents", 0), ("after alert", 12), ("after acks", 1))
+"""Steps of the short form, and how often each is passed before."""
+OTHERS: Final = "for _, key in ipairs(redis.call('keys', '*:cooldown:*')) do redis.call('set', key, 'another', 'px', 60000) end"
+"""Every cooldown belongs to another alert, as on a replica that missed the last claims."""
 
 
 async def run(servers: Servers, seed: int, folder: Path, *, long: bool) -> Row:
     """In the long form each step is hit at its first passage and at a later one, on a kept disk and on a lost one."""
     dice = random.Random(seed)
-    tape = [
-        (step, after) for after in ((0, dice.randint(3, 9)) if long else (0,)) for step in (NOTIFIER_STEPS if long else SHORT)
-    ]
+    every = [(step, after) for after in (0, dice.randint(3, 20)) for step in NOTIFIER_STEPS]
+    tape = every if long else list(SHORT)
     forgotten = lost = 0
     with open_stage(servers, folder, seed, own_redis=True) as stage:
         stage.prepare(COOLDOWNS)
@@ -31,7 +37,7 @@ async def run(servers: Servers, seed: int, folder: Path, *, long: bool) -> Row:
         engine.start()
         await engine.ready()
         async with stage.load() as load:
-            steady = asyncio.create_task(load.run(600, 300))
+            steady = asyncio.create_task(load.run(600, 200))
             await asyncio.sleep(2)
             for number, (step, after) in enumerate(tape):
                 worker = broken(stage, f"{number:02}", step, after)
@@ -41,6 +47,8 @@ async def run(servers: Servers, seed: int, folder: Path, *, long: bool) -> Row:
                 if dice.random() < 0.3:
                     stage.redis.ask("FLUSHALL")
                     forgotten += 1
+                else:
+                    stage.redis.ask("EVAL", OTHERS, "0")
                 if dice.random() < 0.3:
                     worker.lose_disk()
                     lost += 1
@@ -52,9 +60,10 @@ async def run(servers: Servers, seed: int, folder: Path, *, long: bool) -> Row:
         await last.stop()
         await engine.stop()
         found = await verdict(stage)
+        differences = (*found.differences, *await differing_copies(stage))
     steps = len({step for step, _ in tape})
-    injected = f"{len(tape)} ends at {steps} steps, {lost} with the disk deleted, {forgotten} with Redis emptied"
-    return Row(FAULT, injected, found.compared(), found.differences)
+    injected = f"{len(tape)} ends at {steps} steps, {lost} with the disk deleted, {forgotten} with Redis emptied, else taken"
+    return Row(FAULT, injected, found.compared(), differences)
 
 
 def broken(stage: Stage, name: str, step: str, after: int) -> Worker:
@@ -62,3 +71,11 @@ def broken(stage: Stage, name: str, step: str, after: int) -> Worker:
     worker = stage.worker("a", only="notifier", command=BREAKING, instance="a")
     worker.variables |= {"BREAK_AT": step, "BREAK_AFTER": str(after), "BREAK_LOG": str(stage.folder / f"break-{name}.log")}
     return worker
+
+
+async def differing_copies(stage: Stage) -> list[str]:
+    """Alerts that were sent again, and said something else."""
+    said: dict[str, set[bytes]] = defaultdict(set)
+    for record in await read_topic(stage.settings, stage.settings.topic_prefix + ALERTS.name):
+        said[json.loads(record.value or b"")["id"]].add(record.value or b"")
+    return [f"copies differ: {id}: {sorted(texts)}" for id, texts in said.items() if len(texts) > 1]
