@@ -5,7 +5,7 @@ BIN := .venv/bin
 ARGS ?=
 export PYTHON
 
-.PHONY: help setup demo test servers local check unit integration prove faults soak bench-quick lock clean
+.PHONY: help setup demo test servers local check unit integration prove faults soak bench-quick bench-recovery lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -54,6 +54,9 @@ soak: setup servers ## two workers, 20,000 events a second and faults for 20 min
 
 bench-quick: setup servers ## catch-up throughput beside stock Faust, on one real broker
 	@$(BIN)/python bench/quick.py $(ARGS)
+
+bench-recovery: setup servers ## rebuilding local state from a changelog beside stock Faust, on one real broker
+	@$(BIN)/python bench/recovery.py $(ARGS)
 
 lock: setup ## resolve the dependencies anew (all; the worker's; those that build it)
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \

@@ -37,6 +37,7 @@ class RoleApp(faust.App):
     source: str
     journal: Changelog
     partitions: Partitions
+    metrics: Metrics
     table: Any
 
     @property
@@ -53,7 +54,7 @@ class RoleApp(faust.App):
         """Called at each assignment, before the first record. Does not return where the partitions cannot be opened."""
 
         async def recovered(numbers: list[int]) -> dict[int, int]:
-            return await recover(self.settings, self.role, self.journal.topic, numbers, self.store, self._moved)
+            return await recover(self.settings, self.role, self.journal.topic, numbers, self.store, self._moved, self._left)
 
         try:
             try:
@@ -83,6 +84,9 @@ class RoleApp(faust.App):
             begins = await self.consumer.earliest_offsets(*empty)
             for place in empty:
                 check_lost(place, await self.feed.committed(place), begins[place], self.journal.topic)
+
+    def _left(self, partition: int, records: int) -> None:
+        self.metrics.recovering.labels(self.role, str(partition)).set(records)
 
     def _moved(self) -> None:
         self.partitions.progress += 1
@@ -172,7 +176,7 @@ def build_app(
         consumer_group_instance_id=f"{settings.instance}-{role}" if settings.instance else None,
         loghandlers=[],
     )
-    app.settings, app.role = settings, role
+    app.settings, app.role, app.metrics = settings, role, metrics
     app.source = settings.topic_prefix + (EVENTS if role == ENGINE else TRANSITIONS).name
     app.journal = Changelog(settings, role)
     app.partitions = Partitions(role, restore, journal=app.journal, sender=outbox, metrics=metrics, marked=_marker_of(app))

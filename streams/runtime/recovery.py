@@ -12,13 +12,16 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
 from faust.tables.manager import TableManager
 from faust.tables.recovery import RebalanceAgain, Recovery, ServiceStopped
 from mode import Service
 
 from streams.records import Incoming
+from streams.runtime.transport import RawConsumer, Undecodable
 from streams.settings import Settings
+from streams.topics import MIB
 
 if TYPE_CHECKING:
     from streams.runtime.app import RoleApp
@@ -26,7 +29,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("tocsin.runtime")
 
 STALLED_AFTER: Final = 60.0
-"""Seconds without a record after which a recovery gives up."""
+"""Seconds without a record after which a recovery gives up, if the brokers answer."""
+FETCH_BYTES: Final = 2 * MIB
+"""Of one partition, in one fetch."""
 _TELL_EVERY: Final = 5.0
 _SLICE: Final = 5_000
 _POLL_MS: Final = 200
@@ -106,34 +111,52 @@ class Restored(Protocol):
 
 
 async def recover(
-    settings: Settings, role: str, topic: str, partitions: list[int], tables: Restored, moved: Callable[[], None]
+    settings: Settings,
+    role: str,
+    topic: str,
+    partitions: list[int],
+    tables: Restored,
+    moved: Callable[[], None],
+    left: Callable[[int, int], None] = lambda *_: None,
 ) -> dict[int, int]:
     """Bring the local tables of `partitions` to where the changelog `topic` ends now. Returns the ends.
 
     A table that is ahead of the changelog, behind its begin, or that contradicts the record it claims to end with belongs to
-    another log: it is put aside and rebuilt. `moved` is called at each step forward. Raises RecoveryError where the changelog
-    cannot be read to its end.
+    another log: it is put aside and rebuilt. `moved` is called at each step forward, and `left` with how many records of a
+    partition are still to be read. Raises RecoveryError where the changelog cannot be read to its end, KafkaError where brokers
+    are away.
     """
     if not partitions:
         return {}
-    consumer = AIOKafkaConsumer(
-        **settings.kafka_client(), group_id=None, enable_auto_commit=False, auto_offset_reset="earliest", fetch_max_wait_ms=50
+    consumer = RawConsumer(
+        **settings.kafka_client(),
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        fetch_max_wait_ms=50,
+        max_partition_fetch_bytes=FETCH_BYTES,
     )
-    await consumer.start()
     try:
-        return await read_changelogs(consumer, role, topic, partitions, tables, moved)
+        await consumer.start()
+        return await read_changelogs(consumer, role, topic, partitions, tables, moved, left)
     finally:
         await consumer.stop()
 
 
 async def read_changelogs(
-    consumer: Any, role: str, topic: str, partitions: list[int], tables: Restored, moved: Callable[[], None]
+    consumer: Any,
+    role: str,
+    topic: str,
+    partitions: list[int],
+    tables: Restored,
+    moved: Callable[[], None],
+    left: Callable[[int, int], None] = lambda *_: None,
 ) -> dict[int, int]:
     """`recover` by a consumer that is started."""
     places = {TopicPartition(topic, number): number for number in partitions}
     consumer.assign(list(places))
     begins, ends = await consumer.beginning_offsets(list(places)), await consumer.end_offsets(list(places))
-    reading = _Reading(consumer, role, places, begins, ends, tables, moved)
+    reading = _Reading(consumer, role, places, begins, ends, tables, moved, left)
     await reading.run()
     return {places[place]: end for place, end in ends.items()}
 
@@ -150,8 +173,9 @@ class _Reading:
         ends: Mapping[TopicPartition, int],
         tables: Restored,
         moved: Callable[[], None],
+        left: Callable[[int, int], None] = lambda *_: None,
     ) -> None:
-        self._consumer, self._role, self._tables, self._moved = consumer, role, tables, moved
+        self._consumer, self._role, self._tables, self._moved, self._tell_left = consumer, role, tables, moved, left
         self._places, self._begins, self._ends = places, begins, ends
         self._checked: set[TopicPartition] = set()
         self._left: set[TopicPartition] = set()
@@ -177,10 +201,20 @@ class _Reading:
                 self._moved()
             if now - moved > STALLED_AFTER:
                 stuck = ", ".join(f"{place.topic}[{place.partition}]" for place in sorted(self._left))
-                raise RecoveryError(f"no record of {stuck} came within {STALLED_AFTER:.0f} s, and its end is not reached")
+                if await self._answers():
+                    raise RecoveryError(f"no record of {stuck} came within {STALLED_AFTER:.0f} s, and its end is not reached")
+                log.warning("%s: recovery waits for the brokers of %s", self._role, stuck)
+                moved = loop.time()
             if now - told > _TELL_EVERY:
                 told = now
                 await self._tell()
+
+    async def _answers(self) -> bool:
+        try:
+            await self._consumer.end_offsets(list(self._left))
+        except (KafkaError, TimeoutError, OSError):
+            return False
+        return True
 
     def _start(self, place: TopicPartition) -> None:
         number, end = self._places[place], self._ends[place]
@@ -197,6 +231,7 @@ class _Reading:
         start = self._begins[place] if held is None else max(held, self._begins[place])
         if held is None:
             self._check_begin(place)
+        self._tell_left(number, end - start if start < end else 0)
         if start < end:
             self._consumer.seek(place, start)
             self._left.add(place)
@@ -214,6 +249,8 @@ class _Reading:
 
     async def _apply(self, place: TopicPartition, records: list[Any]) -> None:
         number = self._places[place]
+        if Undecodable in set(map(type, records)):
+            raise RecoveryError(f"{place.topic}[{place.partition}] holds a batch that cannot be read, so state is missing in it")
         if place not in self._checked:
             self._checked.add(place)
             held = self._tables.changelog_offset(number)
@@ -226,6 +263,7 @@ class _Reading:
             part = records[at : at + _SLICE]
             self._tables.apply_records(number, part, part[-1].offset)
             await asyncio.sleep(0)
+        self._tell_left(number, max(self._ends[place] - records[-1].offset - 1, 0))
 
     async def _end(self, place: TopicPartition) -> None:
         # The last record may be gone (compaction), or be none that is delivered; so the position counts.
@@ -235,6 +273,7 @@ class _Reading:
             if held is None or held < last:
                 self._tables.apply_records(number, [], last)
             self._left.discard(place)
+            self._tell_left(number, 0)
             self._consumer.pause(place)
 
     async def _tell(self) -> None:

@@ -89,6 +89,35 @@ def take_raw(result: FetchResult, _max_records: int | None = None) -> list[Incom
     return records
 
 
+class RawConsumer(AIOKafkaConsumer):  # type: ignore[misc]
+    """A consumer whose `getmany` returns all that was fetched, as raw records."""
+
+    async def getmany(self, *partitions: Any, timeout_ms: int = 0, max_records: int | None = None) -> Fetched:
+        """The records of `partitions` that are here, or that come within `timeout_ms`."""
+        fetched = await self._take(partitions, max_records)
+        if fetched or not timeout_ms:
+            return fetched
+        waiter = self._fetcher._create_fetch_waiter()
+        done, _ = await asyncio.wait([waiter], timeout=timeout_ms / 1000)
+        if not done:
+            waiter.cancel()
+            return {}
+        waiter.result()  # raises what the broker refuses
+        return await self._take(partitions, max_records)
+
+    async def _take(self, partitions: Any, max_records: int | None) -> Fetched:
+        make_raw(self._fetcher)
+        fetched: Fetched = await super().getmany(*partitions, max_records=max_records)
+        return fetched
+
+
+def make_raw(fetcher: Any) -> None:
+    """Let everything that was fetched up to now be taken as raw records."""
+    for result in fetcher._records.values():
+        if type(result) is FetchResult:
+            result.getall = partial(take_raw, result)
+
+
 def _records_of(batch: Any, place: Any) -> list[Incoming]:
     try:
         return list(batch)
@@ -136,9 +165,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         fetcher, loop = consumer._fetcher, asyncio.get_running_loop()
         until = loop.time() + (timeout or 0)
         while True:
-            for result in fetcher._records.values():
-                if type(result) is FetchResult:
-                    result.getall = partial(take_raw, result)
+            make_raw(fetcher)
             fetched: Fetched = await super()._fetch_records(consumer, active_partitions, timeout=0, max_records=max_records)
             left = until - loop.time()
             if fetched or left <= 0 or not self.consumer.flow_active:

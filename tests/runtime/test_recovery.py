@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,10 +10,12 @@ from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.errors import KafkaConnectionError
 from faust.types import TP
 
 from streams.runtime.app import LostStateError, ReplacedLogError, check_end, check_lost
 from streams.runtime.recovery import RecoveryError, _Reading
+from streams.runtime.transport import Undecodable
 from tests.runtime.fakes import Record
 
 PLACE = TopicPartition("changelog", 0)
@@ -140,3 +143,32 @@ def test_a_source_that_ends_before_what_was_folded_is_another_log() -> None:
     check_end(TP("mcp.events", 0), 4, 5)
     with pytest.raises(ReplacedLogError, match="was deleted and created again"):
         check_end(TP("mcp.events", 0), 5, 5)
+
+
+async def test_a_batch_that_cannot_be_read_is_no_empty_record() -> None:
+    tables = Tables()
+    with pytest.raises(RecoveryError, match="holds a batch that cannot be read"):
+        await recovered(tables, Record(0, b"a", b"1"), Undecodable(1, 0))  # type: ignore[arg-type]
+    assert tables.offset is None
+
+
+async def test_a_recovery_waits_for_brokers_and_not_for_a_log_that_gives_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.runtime.recovery.STALLED_AFTER", 0.0)
+
+    class Silent(Consumer):
+        asked = 0
+
+        async def getmany(self, *_places: Any, **_options: Any) -> dict[Any, Any]:
+            await asyncio.sleep(0.001)
+            return {}
+
+        async def end_offsets(self, _places: Any) -> dict[Any, int]:
+            self.asked += 1
+            if self.asked < 3:
+                raise KafkaConnectionError("no broker")
+            return {PLACE: 5}
+
+    consumer = Silent([], 0, 5)
+    with pytest.raises(RecoveryError, match="no record of"):
+        await _Reading(consumer, "engine", {PLACE: 0}, {PLACE: 0}, {PLACE: 5}, Tables(), lambda: None).run()
+    assert consumer.asked == 3

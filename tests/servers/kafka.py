@@ -1,4 +1,4 @@
-"""A real Apache Kafka broker: one KRaft node on free ports, its jars fetched by Maven into the cache folder."""
+"""Real Apache Kafka: one KRaft node on free ports, or three of them; the jars are fetched by Maven into the cache folder."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -64,11 +65,19 @@ def fetch() -> Path:
     return lib
 
 
+@dataclass(frozen=True, slots=True)
+class Quorum:
+    """The nodes that vote together: the identity of their cluster, and the controller's port by node."""
+
+    identity: str
+    controllers: Mapping[int, int]
+
+
 class KafkaServer(Server):
     """One broker with a plain listener at `bootstrap`.
 
     With `certificates` and `users` (password by name) it also listens with SASL_SSL at `secure` (SCRAM-SHA-512 and
-    PLAIN) and with mutual TLS at `mutual`.
+    PLAIN) and with mutual TLS at `mutual`. `node` and `quorum` make it one of several.
     """
 
     name = "kafka"
@@ -82,6 +91,8 @@ class KafkaServer(Server):
         throughput: bool = False,
         certificates: Certificates | None = None,
         users: Mapping[str, str] | None = None,
+        node: int = 1,
+        quorum: Quorum | None = None,
     ) -> None:
         require("java")
         super().__init__(folder)
@@ -90,9 +101,12 @@ class KafkaServer(Server):
         self._throughput = throughput
         self._certificates = certificates
         self._users = dict(users or {})
+        self._node, self._quorum = node, quorum
         self._ports = {name: free_port() for name in ("PLAINTEXT", "CONTROLLER", "SECURE", "MUTUAL")}
         if port is not None:
             self._ports["PLAINTEXT"] = port
+        if quorum is not None:
+            self._ports["CONTROLLER"] = quorum.controllers[node]
         self._properties = folder / "server.properties"
         self._properties.write_text("".join(f"{name}={value}\n" for name, value in self._configuration().items()))
 
@@ -128,8 +142,9 @@ class KafkaServer(Server):
             return apart.submit(asyncio.run, _has_broker(self.bootstrap)).result()
 
     def _format(self) -> None:
-        identity = "K" + urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]  # one with "-" first reads as an option
-        command = ["java", *_FAST_START, "-cp", f"{self._lib}/*", "kafka.tools.StorageTool", "format", "--standalone"]
+        command = ["java", *_FAST_START, "-cp", f"{self._lib}/*", "kafka.tools.StorageTool", "format"]
+        command += ["--standalone"] if self._quorum is None else []
+        identity = new_identity() if self._quorum is None else self._quorum.identity
         command += ["--cluster-id", identity, "--config", str(self._properties)]
         for name, password in self._users.items():
             command += ["--add-scram", f"SCRAM-SHA-512=[name={name},password={password}]"]
@@ -139,34 +154,54 @@ class KafkaServer(Server):
         names = ["PLAINTEXT", "CONTROLLER"] + (["SECURE", "MUTUAL"] if self._certificates else [])
         protocols = {"PLAINTEXT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT", "SECURE": "SASL_SSL", "MUTUAL": "SSL"}
         listeners = {name: f"{name}://{HOST}:{self._ports[name]}" for name in names}
+        return (
+            {
+                "process.roles": "broker,controller",
+                "node.id": str(self._node),
+                "controller.listener.names": "CONTROLLER",
+                "listeners": ",".join(listeners.values()),
+                "advertised.listeners": ",".join(address for name, address in listeners.items() if name != "CONTROLLER"),
+                "listener.security.protocol.map": ",".join(f"{name}:{protocols[name]}" for name in names),
+                "log.dirs": str(self.folder / "data"),
+                "offsets.topic.replication.factor": "1",
+                "offsets.topic.num.partitions": "1",
+                "transaction.state.log.replication.factor": "1",
+                "transaction.state.log.num.partitions": "1",
+                "transaction.state.log.min.isr": "1",
+                "share.coordinator.state.topic.replication.factor": "1",
+                "share.coordinator.state.topic.num.partitions": "1",
+                "share.coordinator.state.topic.min.isr": "1",
+                "group.initial.rebalance.delay.ms": "0",
+                "broker.session.timeout.ms": "3000",  # how long a killed broker waits before it may register again
+                "broker.heartbeat.interval.ms": "500",
+                "auto.create.topics.enable": "false",
+                "log.index.size.max.bytes": "262144",
+                "log.cleaner.dedupe.buffer.size": "8388608",
+                "log.cleaner.backoff.ms": "500",
+                "num.network.threads": "2",
+                "num.io.threads": "4",
+                "background.threads": "2",
+            }
+            | self._voters()
+            | (self._security(self._certificates) if self._certificates else {})
+        )
+
+    def _voters(self) -> dict[str, str]:
+        if self._quorum is None:
+            return {"controller.quorum.bootstrap.servers": f"{HOST}:{self._ports['CONTROLLER']}"}
+        nodes = self._quorum.controllers
+        copies = str(len(nodes))
         return {
-            "process.roles": "broker,controller",
-            "node.id": "1",
-            "controller.quorum.bootstrap.servers": f"{HOST}:{self._ports['CONTROLLER']}",
-            "controller.listener.names": "CONTROLLER",
-            "listeners": ",".join(listeners.values()),
-            "advertised.listeners": ",".join(address for name, address in listeners.items() if name != "CONTROLLER"),
-            "listener.security.protocol.map": ",".join(f"{name}:{protocols[name]}" for name in names),
-            "log.dirs": str(self.folder / "data"),
-            "offsets.topic.replication.factor": "1",
-            "offsets.topic.num.partitions": "1",
-            "transaction.state.log.replication.factor": "1",
-            "transaction.state.log.num.partitions": "1",
-            "transaction.state.log.min.isr": "1",
-            "share.coordinator.state.topic.replication.factor": "1",
-            "share.coordinator.state.topic.num.partitions": "1",
-            "share.coordinator.state.topic.min.isr": "1",
-            "group.initial.rebalance.delay.ms": "0",
-            "broker.session.timeout.ms": "3000",  # how long a killed broker waits before it may register again
-            "broker.heartbeat.interval.ms": "500",
-            "auto.create.topics.enable": "false",
-            "log.index.size.max.bytes": "262144",
-            "log.cleaner.dedupe.buffer.size": "8388608",
-            "log.cleaner.backoff.ms": "500",
-            "num.network.threads": "2",
-            "num.io.threads": "4",
-            "background.threads": "2",
-        } | (self._security(self._certificates) if self._certificates else {})
+            "controller.quorum.voters": ",".join(f"{node}@{HOST}:{port}" for node, port in nodes.items()),
+            "default.replication.factor": copies,
+            "min.insync.replicas": "2",
+            "offsets.topic.replication.factor": copies,
+            "transaction.state.log.replication.factor": copies,
+            "transaction.state.log.min.isr": "2",
+            "share.coordinator.state.topic.replication.factor": copies,
+            "share.coordinator.state.topic.min.isr": "2",
+            "replica.lag.time.max.ms": "5000",
+        }
 
     def _security(self, certificates: Certificates) -> dict[str, str]:
         module = "org.apache.kafka.common.security"
@@ -181,6 +216,41 @@ class KafkaServer(Server):
             "listener.name.secure.plain.sasl.jaas.config": f"{module}.plain.PlainLoginModule required {users};",
             "listener.name.mutual.ssl.client.auth": "required",
         }
+
+
+class KafkaCluster:
+    """Three nodes, each broker and controller, that replicate every topic three times; writes need two of them."""
+
+    NODES: Final = (1, 2, 3)
+
+    def __init__(self, folder: Path, *, heap: str = "256m") -> None:
+        quorum = Quorum(new_identity(), {node: free_port() for node in self.NODES})
+        self.nodes = {node: KafkaServer(folder / f"node-{node}", heap=heap, node=node, quorum=quorum) for node in self.NODES}
+
+    @property
+    def bootstrap(self) -> str:
+        """The addresses of all nodes."""
+        return ",".join(node.bootstrap for node in self.nodes.values())
+
+    def start(self) -> None:
+        """Start all nodes, at once, since none answers before two of them vote."""
+        with ThreadPoolExecutor(len(self.nodes)) as pool:
+            list(pool.map(KafkaServer.start, self.nodes.values()))
+
+    def kill(self) -> None:
+        """End all nodes as a power cut would."""
+        for node in self.nodes.values():
+            node.kill()
+
+    def stop(self) -> None:
+        """End all nodes; the last ones have nobody to hand over to, and are killed after a while."""
+        with ThreadPoolExecutor(len(self.nodes)) as pool:
+            list(pool.map(lambda node: node.stop(within=8.0), self.nodes.values()))
+
+
+def new_identity() -> str:
+    """A random identity of a cluster."""
+    return "K" + urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]  # one with "-" first reads as an option
 
 
 async def _has_broker(bootstrap: str) -> bool:
