@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Coroutine
+from types import SimpleNamespace
 from typing import Any, Final, TypeVar
 
 from aiokafka import TopicPartition
@@ -186,6 +187,8 @@ class Metadata:
 
 class SimulatedProducer:
     """As much of a (fenced) AIOKafkaProducer as the changelog needs: what is queued is sent in order."""
+
+    _message_accumulator = SimpleNamespace()
 
     def __init__(self, process: Process, fence: str | None, limit: int) -> None:
         self._process, self._fence, self._limit = process, fence, limit

@@ -104,7 +104,7 @@ class _World:
         }
         limit = choices.choice((1_800, 2_500, MIB))
         rulesets = {ruleset.id: ruleset for ruleset in RULESETS}
-        self.world = World(choices, broker, Redis(loop.time, choices), groups, rulesets, SETTINGS, limit)
+        self.world = World(choices, broker, Redis(loop.time, choices), groups, rulesets, SETTINGS)
         self.workers = [Worker(self.world, name, self._arm) for name in "abc"[: choices.randint(2, 3)]]
         self.world.taking_over = self._wake_zombies
         load = Load(broker, choices, choices.randint(30, 60), FAULTY_FOR)

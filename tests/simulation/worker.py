@@ -28,6 +28,8 @@ from tests.simulation.process import Process, SimulatedChangelog, SimulatedConsu
 from tests.simulation.redis import Redis, SimulatedCooldowns
 
 TURN: Final = 0.25
+BATCH: Final = 64 << 10
+"""Bytes that the broker takes at once; checkpoints are staged long before."""
 METRICS: Final = Metrics()
 SOURCES: Final = {ENGINE: EVENTS.name, NOTIFIER: TRANSITIONS.name}
 
@@ -53,7 +55,6 @@ class World:
     groups: dict[str, Group]
     rulesets: dict[str, Ruleset]
     settings: Settings
-    batch_limit: int
     taking_over: Callable[[], None] = lambda: None
     happened: list[str] = field(default_factory=list)
 
@@ -128,12 +129,16 @@ class Worker:
             source = Source(EVENTS.name, number, world.broker.partitions[EVENTS.name])
             return await EngineFold.restore(source, items, KnownRulesets(world.rulesets), METRICS, abandoned)
 
+        journals = {role: SimulatedChangelog(world.settings, role, process, BATCH) for role in (ENGINE, NOTIFIER)}
+
         async def notifier(number: int, items: Iterable[tuple[bytes, bytes]], _abandoned: asyncio.Event) -> Fold:
-            return NotifierPartition.restore("", number, items, cooldowns=cooldowns, clock=self.now)
+            return NotifierPartition.restore(
+                "", number, items, cooldowns=cooldowns, journal=journals[NOTIFIER], clock=self.now
+            )
 
         failures = []
         for role, restore in ((ENGINE, engine), (NOTIFIER, notifier)):
-            journal = SimulatedChangelog(world.settings, role, process, world.batch_limit)
+            journal = journals[role]
             partitions = Partitions(
                 role, restore, journal=journal, sender=outbox, metrics=METRICS, marked=lambda *_: None,
                 clock=loop.time, now=self.now, turn=TURN,
