@@ -205,4 +205,28 @@ BUGS: Final = (
         new="            self._held.set(key, episode.until) if self._applied < 0 else None\n",
         test=SIMULATED,
     ),
+    Bug(
+        name="forget what was redriven",
+        guarantee="a dead letter counts once, however often it is redriven",
+        file="streams/kernel/redriven.py",
+        old="if origin.offset in self._held:",
+        new="if False:",
+        test="tests/kernel/test_partition.py::test_a_redriven_record_counts_once",
+    ),
+    Bug(
+        name="forward what was redriven twice",
+        guarantee="a dead letter counts once, also on another partition than its own",
+        file="streams/runtime/engine.py",
+        old="if forward.origin.offset not in uncounted]",
+        new="if forward.origin.offset >= 0]",
+        test="tests/runtime/test_engine.py::test_a_redriven_record_that_does_not_count_is_not_forwarded_and_a_refused_one_is_a_dead_letter_again",
+    ),
+    Bug(
+        name="forget an origin too early",
+        guarantee="an origin is forgotten only at an age at which it is refused",
+        file="streams/kernel/redriven.py",
+        old="if origin.append_time <= stream_time - KEEP:",
+        new="if origin.append_time <= stream_time - 2 * KEEP:",
+        test="tests/kernel/test_partition.py::test_an_origin_is_refused_before_it_is_forgotten",
+    ),
 )
