@@ -24,10 +24,7 @@ from tests.servers.redis import RedisServer
 
 pytestmark = pytest.mark.integration
 
-CALLS = """
-from schemas.rule import Rule, above, count
-calls = Rule(name="calls", measure=count(), over="10m", every="10s", warning=above(100_000), summary="{value}")
-"""
+CALLS = Path(__file__).parent / "calls"
 HOME = partition_of("default", "files", PARTITIONS)
 
 
@@ -62,9 +59,7 @@ async def test_a_redriven_record_counts_once_however_often_and_after_kills(
 
 
 async def _play(stage: Stage, tmp_path: Path) -> None:
-    (tmp_path / "rules").mkdir()
-    (tmp_path / "rules" / "calls.py").write_text(CALLS)
-    stage.prepare(RULES, tmp_path / "rules")
+    stage.prepare(RULES, CALLS)
     worker = stage.worker("a")
     worker.start()
     await worker.ready()

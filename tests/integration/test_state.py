@@ -16,27 +16,34 @@ from aiokafka.structs import TopicPartition
 from streams.runtime.changelog_table import read_table
 from streams.state_copy import CopyReader, StateCopyError
 from streams.topics import ENGINE, EVENTS, changelog_name
-from tests.command import tocsin
-from tests.faults.stage import PARTITIONS, Servers, Stage, open_stage
+from tests.commands.running import tocsin
+from tests.faults.stage import PARTITIONS, RULES, Servers, Stage, open_stage
 from tests.faults.verdict import settled, verdict
 from tests.servers.kafka import KafkaServer
 from tests.servers.redis import RedisServer
 
 pytestmark = pytest.mark.integration
 
+CALLS = Path(__file__).parent / "calls"
+
 
 @pytest.fixture
 async def stage(kafka: KafkaServer, redis_server: RedisServer, tmp_path: Path) -> AsyncIterator[Stage]:
     with open_stage(Servers(tmp_path, kafka, redis_server), tmp_path / "stage", 1) as found:
-        found.prepare()
+        found.prepare(RULES, CALLS)
         yield found
 
 
-def refused(stage: Stage, *arguments: str) -> str:
+async def said(stage: Stage, *arguments: str, status: int = 0) -> str:
+    """What a command says, in this process: starting one takes longer than most of them."""
+    done = await asyncio.to_thread(tocsin, stage.settings, *arguments)
+    assert done.exit_code == status, done.output
+    return done.output
+
+
+async def refused(stage: Stage, *arguments: str) -> str:
     """What a command says that fails."""
-    done = tocsin(stage.environment(), *arguments)
-    assert done.returncode == 1, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    return await said(stage, *arguments, status=1)
 
 
 async def damage(stage: Stage, partition: int) -> None:
@@ -69,15 +76,15 @@ async def test_a_copy_that_was_brought_back_goes_on_exactly(stage: Stage, tmp_pa
     async with stage.load() as load:
         running = asyncio.create_task(load.run(8, 400))
         await asyncio.sleep(4)
-        assert "items of the engine" in await asyncio.to_thread(stage.tocsin, "state", "export", str(file))
+        assert "items of the engine" in await said(stage, "state", "export", str(file))
         await running
         await load.flush()
         worker.kill()
 
         old, stage.settings = stage.settings, replace(stage.settings, group=stage.settings.group + "-restored")
-        stage.tocsin("topics")
-        assert "next: tocsin run" in stage.tocsin("state", "import", str(file))
-        assert "next: tocsin run" in stage.tocsin("state", "import", str(file)), "one that was stopped half-way goes on"
+        await said(stage, "topics")
+        assert "next: tocsin run" in await said(stage, "state", "import", str(file))
+        assert "next: tocsin run" in await said(stage, "state", "import", str(file)), "one that was stopped half-way goes on"
         other = stage.worker("b")
         other.start()
         await other.ready()
@@ -88,18 +95,18 @@ async def test_a_copy_that_was_brought_back_goes_on_exactly(stage: Stage, tmp_pa
     assert (await verdict(stage)).differences == ()
     log = other.log.read_text()
     assert "missing" not in log
-    assert "holds state already" in refused(stage, "state", "import", str(file))
+    assert "holds state already" in await refused(stage, "state", "import", str(file))
     stage.settings = replace(old, group=old.group + "-third")
-    stage.tocsin("topics")
+    await said(stage, "topics")
     covered = {part.partition: part.covered.applied for part in CopyReader(file).parts() if part.role == ENGINE}
     await cut(stage, EVENTS.name, {0: covered[0] + 2})
-    assert "the records between are gone" in refused(stage, "state", "import", str(file))
+    assert "the records between are gone" in await refused(stage, "state", "import", str(file))
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(bytes(data))
     with pytest.raises(StateCopyError):
         CopyReader(file)
-    assert "damaged" in refused(stage, "state", "import", str(file))
+    assert "damaged" in await refused(stage, "state", "import", str(file))
 
 
 async def test_differences_are_named_and_a_rebuild_mends_them_beside_a_running_worker(stage: Stage, tmp_path: Path) -> None:
@@ -110,21 +117,21 @@ async def test_differences_are_named_and_a_rebuild_mends_them_beside_a_running_w
     async with stage.load() as load:
         running = asyncio.create_task(load.run(6, 400))
         await asyncio.sleep(3)
-        said = await asyncio.to_thread(stage.tocsin, "state", "verify")
-        assert said.count(": same, ") == PARTITIONS
-        await asyncio.to_thread(stage.tocsin, "state", "export", str(file))
+        text = await said(stage, "state", "verify")
+        assert text.count(": same, ") == PARTITIONS
+        await said(stage, "state", "export", str(file))
         await running
         await load.flush()
         await settled(stage)
         worker.kill()
         await damage(stage, 1)
-        said = refused(stage, "state", "verify")
-        assert (said.count(": same, "), "partition 1: 3 differences" in said) == (PARTITIONS - 1, True), said
-        assert "give --yes" in refused(stage, "state", "rebuild", "1")
+        text = await refused(stage, "state", "verify")
+        assert (text.count(": same, "), "partition 1: 3 differences" in text) == (PARTITIONS - 1, True), text
+        assert "give --yes" in await refused(stage, "state", "rebuild", "1")
 
         worker.start()
         await worker.ready()
-        await asyncio.to_thread(stage.tocsin, "state", "rebuild", "1", "--yes")
+        await said(stage, "state", "rebuild", "1", "--yes")
         await load.run(2, 300)
         await load.flush()
         assert await worker.ended() == 1, "the owner is shut out"
@@ -132,20 +139,20 @@ async def test_differences_are_named_and_a_rebuild_mends_them_beside_a_running_w
         worker.start()
         await worker.ready()
         await settled(stage)
-        assert stage.tocsin("state", "verify").count(": same, ") == PARTITIONS
+        assert (await said(stage, "state", "verify")).count(": same, ") == PARTITIONS
     assert await worker.stop() == 0
     assert (await verdict(stage)).differences == ()
 
     covered = {part.partition: part.covered.applied for part in CopyReader(file).parts() if part.role == ENGINE}
     await cut(stage, EVENTS.name, {at: offset + 1 for at, offset in covered.items()})
-    said = refused(stage, "state", "verify", "1")
-    assert f"begins at offset {covered[1] + 1}" in said
-    assert "--from" in said
-    assert "set a new TOCSIN_GROUP" in refused(stage, "state", "rebuild", "1", "--yes")
-    assert stage.tocsin("state", "verify", "--from", str(file)).count(": same, ") == PARTITIONS
+    text = await refused(stage, "state", "verify", "1")
+    assert f"begins at offset {covered[1] + 1}" in text
+    assert "--from" in text
+    assert "set a new TOCSIN_GROUP" in await refused(stage, "state", "rebuild", "1", "--yes")
+    assert (await said(stage, "state", "verify", "--from", str(file))).count(": same, ") == PARTITIONS
     await damage(stage, 1)
-    stage.tocsin("state", "rebuild", "1", "--from", str(file), "--yes")
-    assert "same" in stage.tocsin("state", "verify", "1", "--from", str(file))
+    await said(stage, "state", "rebuild", "1", "--from", str(file), "--yes")
+    assert "same" in await said(stage, "state", "verify", "1", "--from", str(file))
 
 
 async def test_the_state_of_a_partition_that_was_lost_is_rebuilt_up_to_the_committed_offset(stage: Stage) -> None:
@@ -162,6 +169,6 @@ async def test_the_state_of_a_partition_that_was_lost_is_rebuilt_up_to_the_commi
     async with AIOKafkaProducer(**stage.settings.kafka_client()) as producer:
         for key in table:
             await producer.send_and_wait(topic, None, key=key, partition=2)
-    assert "partition 2: no state yet" in stage.tocsin("state", "verify", "2")
-    stage.tocsin("state", "rebuild", "2", "--yes")
+    assert "partition 2: no state yet" in await said(stage, "state", "verify", "2")
+    await said(stage, "state", "rebuild", "2", "--yes")
     assert (await read_table(stage.settings, ENGINE, 2)).items == table

@@ -98,7 +98,7 @@ def test_a_redriven_record_counts_once() -> None:
     state, rulesets = started(FLOOD)
     twice = columns(Row(5, 0), Row(6, 0), redriven={0: Redriven(3, T0), 1: Redriven(3, T0)})
     changes = state.apply(chunk(twice), rulesets)
-    assert (changes.counted, changes.duplicates, changes.repeated, changes.refused) == (1, 1, {6}, {})
+    assert (changes.counted, changes.duplicates, set(changes.repeated), dict(changes.refused)) == (1, 1, {6}, {})
     state = PartitionState.restore("mcp.events", 0, table_of(state), rulesets)
     edited = columns(Row(7, S, service="mail"), redriven={0: Redriven(3, T0)})
     assert state.apply(chunk(edited), rulesets).counted == 0, "its origin is remembered over a restart, whatever it holds now"
@@ -112,7 +112,7 @@ def test_an_origin_is_refused_before_it_is_forgotten() -> None:
     assert [key for key, _ in table_of(state) if key[:1] == b"r"] != []
     last = columns(Row(6, KEEP - 1), Row(7, KEEP), redriven={0: Redriven(3, T0), 1: Redriven(3, T0)})
     changes = state.apply(chunk(last), rulesets)
-    assert (changes.repeated, changes.refused) == ({6}, {7: DeadReason.EXPIRED})
+    assert (set(changes.repeated), dict(changes.refused)) == ({6}, {7: DeadReason.EXPIRED})
     assert [key for key, value in state.take_dirty() if key[:1] == b"r" and value is None] != []
 
 
