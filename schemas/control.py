@@ -3,9 +3,10 @@
     header `tocsin` = {"control": "tick"}
                     = {"control": "ruleset", "id": ..., "seq": ..., "mac": ...}
                     = {"control": "forward", "partition": ..., "offset": ..., "index": ..., "mac": ...}
+                    = {"control": "redrive", "offset": ..., "timestamp": ..., "mac": ...}
 
-`ruleset` and `forward` are signed with the control key for the partition they are written to, so that a publisher who may
-write events can neither switch rules nor forge an origin.
+All but ticks are signed with the control key for the partition they are written to, so that a publisher who may write
+events can neither switch rules nor forge an origin.
 """
 
 from __future__ import annotations
@@ -49,12 +50,21 @@ class Forward(_Control):
     mac: str = ""
 
 
-Control = Annotated[Tick | RulesetRecord | Forward, Field(discriminator="control")]
-_Signed = TypeVar("_Signed", RulesetRecord, Forward)
-_CONTROL: Final[TypeAdapter[Tick | RulesetRecord | Forward]] = TypeAdapter(Control)
+class Redrive(_Control):
+    """The record was a dead letter. It stood at this offset of the partition first, appended at `timestamp` (ms)."""
+
+    control: Literal["redrive"] = "redrive"
+    offset: Annotated[int, _OFFSET]
+    timestamp: Annotated[int, Field(ge=0, lt=2**53)]
+    mac: str = ""
 
 
-def parse_control(header: bytes) -> Tick | RulesetRecord | Forward:
+Control = Annotated[Tick | RulesetRecord | Forward | Redrive, Field(discriminator="control")]
+_Signed = TypeVar("_Signed", RulesetRecord, Forward, Redrive)
+_CONTROL: Final[TypeAdapter[Tick | RulesetRecord | Forward | Redrive]] = TypeAdapter(Control)
+
+
+def parse_control(header: bytes) -> Tick | RulesetRecord | Forward | Redrive:
     """The control record of a header value. Raises ValueError where it is none."""
     return _CONTROL.validate_json(header)
 
@@ -64,12 +74,12 @@ def sign(control: _Signed, key: bytes, *, topic: str, partition: int, value: byt
     return control.model_copy(update={"mac": _mac(control, key, topic, partition, value)})
 
 
-def is_signed(control: RulesetRecord | Forward, key: bytes, *, topic: str, partition: int, value: bytes) -> bool:
+def is_signed(control: RulesetRecord | Forward | Redrive, key: bytes, *, topic: str, partition: int, value: bytes) -> bool:
     """Whether the MAC of `control` is right for `key` and this place."""
     return hmac.compare_digest(control.mac.encode(), _mac(control, key, topic, partition, value).encode())
 
 
-def _mac(control: RulesetRecord | Forward, key: bytes, topic: str, partition: int, value: bytes) -> str:
+def _mac(control: RulesetRecord | Forward | Redrive, key: bytes, topic: str, partition: int, value: bytes) -> str:
     said = control.model_copy(update={"mac": ""}).model_dump_json()
     text = b"\0".join((topic.encode(), str(partition).encode(), said.encode(), value))
     return hmac.new(key, text, hashlib.sha256).hexdigest()

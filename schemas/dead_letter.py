@@ -31,6 +31,8 @@ class DeadReason(StrEnum):
     STALE = "stale"
     MISROUTED = "misrouted"
     UNREADABLE = "unreadable"
+    EXPIRED = "expired"
+    OVERFLOW = "overflow"
 
 
 Headers = tuple[tuple[str, bytes], ...]

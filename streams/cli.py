@@ -15,6 +15,8 @@ COMMANDS: Final = {
     "run": "Run the worker: the engine and the notifier.",
     "publish": "Publish events (JSON lines) to the event topic.",
     "alerts": "Show what is firing, or follow the alert topic.",
+    "dlq": "Look at dead letters, and send them once more.",
+    "state": "Verify, rebuild, export and import the state.",
     "schema": "Print the JSON Schema of a public contract.",
     "demo": "See it work, on servers that it starts itself.",
 }

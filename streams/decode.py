@@ -10,11 +10,11 @@ import numpy as np
 from msgspec import UNSET, UnsetType
 from pydantic import ValidationError
 
-from schemas.control import HEADER, Forward, RulesetRecord, Tick, is_signed, parse_control, sign
+from schemas.control import HEADER, Forward, Redrive, RulesetRecord, Tick, is_signed, parse_control, sign
 from schemas.dead_letter import DeadReason, Stage, dead_letter_headers, kept
 from schemas.event import Event
 from schemas.time import MICROS, TimestampError, to_event_time
-from streams.kernel.columns import Chunk, Columns, Int, Origin, Step, SwitchStep, TickStep
+from streams.kernel.columns import Chunk, Columns, Int, Origin, Redriven, Step, SwitchStep, TickStep
 from streams.partitioner import event_key, partition_of
 from streams.records import Incoming, Outgoing
 from streams.topics import DEAD_LETTERS, EVENTS, MAX_RECORD
@@ -99,7 +99,7 @@ def decode(records: Sequence[Incoming], source: Source) -> Decoded:
     steps: list[Step] = []
     dead: list[DeadLetter] = []
     forwards: list[Forwarded] = []
-    run = _Run([], {})
+    run = _Run([], {}, {})
     size = strict = 0
 
     def close(run: _Run) -> None:
@@ -119,7 +119,7 @@ def decode(records: Sequence[Incoming], source: Source) -> Decoded:
         said = _control_of(record, source) if record.headers else None
         if length > MAX_RECORD:
             said = Problem("decode", DeadReason.OVERSIZED, f"the value has {length} bytes, and {MAX_RECORD} are allowed")
-        elif not length and (said is None or isinstance(said, Origin)):
+        elif not length and (said is None or isinstance(said, Origin | Redriven)):
             said = Problem("decode", DeadReason.EMPTY, "the record has no value")
         if said is None:
             run.records.append(record)
@@ -128,9 +128,12 @@ def decode(records: Sequence[Incoming], source: Source) -> Decoded:
         elif isinstance(said, Origin):
             run.origins[len(run.records)] = said
             run.records.append(record)
+        elif isinstance(said, Redriven):
+            run.redriven[len(run.records)] = said
+            run.records.append(record)
         else:
             close(run)
-            run = _Run([], {})
+            run = _Run([], {}, {})
             steps.append(said)
     close(run)
     events = sum(len(step) for step in steps if isinstance(step, Columns))
@@ -145,7 +148,7 @@ def decode(records: Sequence[Incoming], source: Source) -> Decoded:
 # --- control records -----------------------------------------------------------------------------------------------
 
 
-def _control_of(record: Incoming, source: Source) -> TickStep | SwitchStep | Origin | Problem | None:
+def _control_of(record: Incoming, source: Source) -> TickStep | SwitchStep | Origin | Redriven | Problem | None:
     """What the header `tocsin` of a record says; None where there is none."""
     headers = [value for name, value in record.headers if name == HEADER]
     if not headers:
@@ -167,6 +170,10 @@ def _control_of(record: Incoming, source: Source) -> TickStep | SwitchStep | Ori
         return Problem("control", DeadReason.UNSIGNED, message)
     if isinstance(control, RulesetRecord):
         return SwitchStep(record.offset, record.timestamp * 1000, control.id, control.seq)
+    if isinstance(control, Redrive):
+        if control.offset >= record.offset:
+            return _bad_control(f"the origin is offset {control.offset}, and the record stands at {record.offset}")
+        return Redriven(control.offset, control.timestamp * 1000)
     return Origin(control.partition, control.offset, control.index)
 
 
@@ -185,10 +192,14 @@ def _first_error(error: Exception) -> str:
 
 
 class _Run(NamedTuple):
-    """Records that hold events. `origins` has those that were forwarded here, by their place in `records`."""
+    """Records that hold events.
+
+    `origins` has those that were forwarded here, `redriven` those that were dead letters, by their place in `records`.
+    """
 
     records: list[Incoming]
     origins: dict[int, Origin]
+    redriven: dict[int, Redriven]
 
 
 class _Part(NamedTuple):
@@ -201,7 +212,7 @@ class _Part(NamedTuple):
 
 
 def _decode_run(run: _Run, source: Source) -> _Part:
-    records, origins = run
+    records, origins, redriven = run
     values = [record.value or b"" for record in records]
     found, problems, strict = parse_values(values)
     for at in origins:
@@ -235,6 +246,7 @@ def _decode_run(run: _Run, source: Source) -> _Part:
         weight=weight,
         local=home == source.partition,
         origins={row: origins[at] for row, at in enumerate(place.tolist()) if at in origins} if origins else {},
+        redriven={row: redriven[at] for row, at in enumerate(place.tolist()) if at in redriven} if redriven else {},
     )
     return _Part(columns, problems, _forwards(columns, place, home, values, source), strict)
 

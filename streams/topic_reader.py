@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
@@ -34,14 +34,14 @@ class Read(Incoming, Protocol):
 
 
 class TopicReader:
-    """Reads every partition of `topic`. `client` is Settings.kafka_client().
+    """Reads every partition of `topic`, or those in `only`. `client` is Settings.kafka_client().
 
     Raises MissingTopicError on entry where the topic does not exist, and KafkaTimeoutError where the broker answers
     nothing for STALLED_AFTER seconds.
     """
 
-    def __init__(self, client: Mapping[str, Any], topic: str) -> None:
-        self._topic = topic
+    def __init__(self, client: Mapping[str, Any], topic: str, only: Collection[int] | None = None) -> None:
+        self._topic, self._only = topic, only
         self._consumer = AIOKafkaConsumer(**client, group_id=None, enable_auto_commit=False, auto_offset_reset="earliest")
         self._client = dict(client)
         self._cluster: ClusterMetadata
@@ -51,7 +51,10 @@ class TopicReader:
         try:
             await self._consumer.start()
             await self._settled()
-            self._assigned = [TopicPartition(self._topic, number) for number in self.partitions_of(self._topic)]
+            numbers = self.partitions_of(self._topic)
+            self._assigned = [
+                TopicPartition(self._topic, number) for number in numbers if self._only is None or number in self._only
+            ]
             self._consumer.assign(self._assigned)
             await self._consumer.seek_to_beginning(*self._assigned)
         except BaseException:
@@ -83,15 +86,30 @@ class TopicReader:
             raise MissingTopicError(topic)
         return sorted(found)
 
-    async def to_end(self) -> AsyncIterator[Read]:
-        """The records from where the last call ended, at first the beginning, to where the partitions end now."""
+    async def bounds(self) -> dict[int, tuple[int, int]]:
+        """Where each partition begins and ends now."""
+        begins, ends = await self._consumer.beginning_offsets(self._assigned), await self._consumer.end_offsets(self._assigned)
+        return {place.partition: (begins[place], ends[place]) for place in self._assigned}
+
+    def seek(self, partition: int, offset: int) -> None:
+        """Go on at `offset`."""
+        self._consumer.seek(TopicPartition(self._topic, partition), offset)
+
+    async def to_end(self, until: Mapping[int, int] | None = None) -> AsyncIterator[Read]:
+        """The records from where the last call ended, at first the beginning, to where the partitions end now.
+
+        With `until`, to these offsets, by partition; what was read beyond them is left out.
+        """
         ends: dict[TopicPartition, int] = await self._consumer.end_offsets(self._assigned)
+        if until is not None:
+            ends = {place: min(end, until.get(place.partition, 0)) for place, end in ends.items()}
         position = {partition: await self._consumer.position(partition) for partition in self._assigned}
         moved = asyncio.get_running_loop().time()
         while any(position[partition] < end for partition, end in ends.items()):
             for records in (await self._consumer.getmany(timeout_ms=500)).values():
                 for record in records:
-                    yield record
+                    if until is None or record.offset < until.get(record.partition, 0):
+                        yield record
             before, position = position, {partition: await self._consumer.position(partition) for partition in self._assigned}
             now = asyncio.get_running_loop().time()
             if position != before:

@@ -172,12 +172,12 @@ def test_rules_import_the_schemas_only() -> None:
 
 
 def test_every_setting_is_documented_with_its_default() -> None:
-    table = dict(re.findall(r"^\| `(TOCSIN_\w+)` \| (.*?) \|", (ROOT / "docs" / "operate.md").read_text(), re.MULTILINE))
+    table = dict(re.findall(r"^\| `(TOCSIN_\w+)` \| (.*?) \|", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE))
     assert table == {variable(item.name): f"`{item.default}`" if item.default else "" for item in fields(Settings)}
 
 
 def test_every_metric_is_documented_with_its_labels() -> None:
-    rows = re.findall(r"^\| `(tocsin_\w+)` \| (.*?) \|", (ROOT / "docs" / "operate.md").read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| `(tocsin_\w+)` \| (.*?) \|", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE)
     declared = [metric for metric in vars(Metrics()).values() if isinstance(metric, MetricWrapperBase)]
     suffix = {"counter": "_total"}
     assert sorted(rows) == sorted(

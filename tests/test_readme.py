@@ -1,6 +1,6 @@
 """Every command of the README, run in its order against real servers, in a fresh copy of the project with its own environment.
 
-Not run here: the blocks marked `docker` (no engine; see docs/operate.md) and the commands of NOT_HERE.
+Not run here: the blocks marked `docker` (no engine; see docs/operations.md) and the commands of NOT_HERE.
 """
 
 from __future__ import annotations

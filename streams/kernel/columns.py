@@ -28,6 +28,14 @@ class Origin:
     index: int
 
 
+@dataclass(frozen=True, slots=True)
+class Redriven:
+    """Where a dead letter that was sent once more stood first on this partition, and when it was appended there (µs)."""
+
+    offset: int
+    append_time: int
+
+
 class Text(NamedTuple):
     """A text column: `codes` int64[n] into `words`, MISSING where the event has no such field."""
 
@@ -49,7 +57,7 @@ class Columns:
     `events` are decoded structs with one attribute per event field; a field that is absent holds a value that is no
     str, bool, int or float. `offset`, `append_time` (µs), `ts` (µs), `weight` and `index` (place in a record's array)
     are int64[n]. `local` is False where an event belongs to another partition: it moves stream time and counts there.
-    `origins` gives the origin of each row that was forwarded here.
+    `origins` gives the origin of each row that was forwarded here, `redriven` that of each row of a redriven record.
     """
 
     events: Sequence[Any]
@@ -60,6 +68,7 @@ class Columns:
     weight: Int
     local: Bool
     origins: dict[int, Origin] = field(default_factory=dict)
+    redriven: dict[int, Redriven] = field(default_factory=dict)
     _values: dict[FieldReference, list[Any]] = field(default_factory=dict)
     _texts: dict[FieldReference, Text] = field(default_factory=dict)
     _numbers: dict[FieldReference, Float] = field(default_factory=dict)

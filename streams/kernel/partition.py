@@ -11,12 +11,14 @@ import msgspec
 import numpy as np
 
 from schemas.alert import Reason, Transition
+from schemas.dead_letter import DeadReason
 from schemas.rule import Ruleset
-from streams.kernel.columns import Bool, Chunk, Columns, Origin, SwitchStep, TickStep
+from streams.kernel.columns import Bool, Chunk, Columns, Int, Origin, SwitchStep, TickStep
 from streams.kernel.group import CELL, GROUP, split_cell_key, split_group_key
 from streams.kernel.groups import Entry, Rows, RuleGroups
 from streams.kernel.judge import Plan
 from streams.kernel.lifecycle import Resolved
+from streams.kernel.redriven import MAX_REDRIVEN, REDRIVEN, Admission, RedrivenOrigins
 from streams.kernel.slices import stream_times, tick_time
 from streams.kernel.state_version import check_state_version
 from streams.kernel.transition import Decider
@@ -34,7 +36,10 @@ class MissingRulesetError(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a chunk did, beside the state: transitions in order, and counts. `late` and `overflow` are by rule name."""
+    """What a chunk did, beside the state: transitions in order, and counts. `late` and `overflow` are by rule name.
+
+    `repeated` has the offsets of redriven records that had been counted before, `refused` those that cannot be counted.
+    """
 
     transitions: tuple[Transition, ...] = ()
     counted: int = 0
@@ -43,6 +48,8 @@ class Changes:
     late: dict[str, int] = field(default_factory=dict)
     overflow: dict[str, int] = field(default_factory=dict)
     unreadable: tuple[str, ...] = ()
+    repeated: frozenset[int] = frozenset()
+    refused: Mapping[int, DeadReason] = field(default_factory=dict)
 
 
 class _Tally:
@@ -64,13 +71,14 @@ class _Tally:
 class PartitionState:
     """The state of one partition: `apply` folds chunks into it, `take_dirty` gives what changed, `restore` brings it back."""
 
-    def __init__(self, topic: str, partition: int, max_groups: int = MAX_GROUPS) -> None:
+    def __init__(self, topic: str, partition: int, max_groups: int = MAX_GROUPS, max_redriven: int = MAX_REDRIVEN) -> None:
         self.topic, self.partition, self.max_groups = topic, partition, max_groups
         self.applied = -1
         self.stream_time = 0
         self.ruleset_id: str | None = None
         self.ruleset_seq = 0
         self._origins: dict[int, tuple[int, int]] = {}
+        self._redriven = RedrivenOrigins(max_redriven)
         self._rules: dict[str, RuleGroups] = {}
         self._gone: list[tuple[bytes, None]] = []
 
@@ -80,12 +88,13 @@ class PartitionState:
         """Fold `chunk`. Records at or below `applied` are skipped; a ruleset that is not in `rulesets` changes nothing."""
         counted = duplicates = 0
         unreadable = []
+        admitted: dict[int, Admission] = {}
         entries: list[Entry] = []
         tally = _Tally()
         for step in chunk.steps:
             match step:
                 case Columns():
-                    here, twice = self._apply_events(step)
+                    here, twice = self._apply_events(step, admitted)
                     counted, duplicates = counted + here, duplicates + twice
                 case TickStep(offset=offset) if offset > self.applied:
                     self._apply_tick(step)
@@ -96,23 +105,28 @@ class PartitionState:
                     else:
                         unreadable.append(step.ruleset)
         self.applied = max(self.applied, chunk.last_offset)
+        self._redriven.forget(self.stream_time)
         for groups in self._rules.values():
             entries += groups.take_entries()
             tally.add(groups)
         entries.sort(key=lambda entry: entry.place)
         transitions = tuple(entry.transition for entry in entries)
-        return Changes(transitions, counted, duplicates, tally.judged, dict(tally.late), dict(tally.overflow), tuple(unreadable))
+        return Changes(
+            transitions, counted, duplicates, tally.judged, dict(tally.late), dict(tally.overflow), tuple(unreadable),
+            frozenset(offset for offset, said in admitted.items() if said == "seen"),
+            {offset: said for offset, said in admitted.items() if isinstance(said, DeadReason)},
+        )  # fmt: skip
 
-    def _apply_events(self, columns: Columns) -> tuple[int, int]:
+    def _apply_events(self, columns: Columns, admitted: dict[int, Admission]) -> tuple[int, int]:
         start = int(np.searchsorted(columns.offset, self.applied, side="right"))
         if start == len(columns):
             return 0, 0
         counted = columns.local.copy()
         counted[:start] = False
-        duplicates = self._mark_origins(columns, start, counted)
         times = np.empty(len(columns), dtype=np.int64)
         times[:start] = self.stream_time
         times[start:] = stream_times(columns.ts[start:], columns.append_time[start:], self.stream_time)
+        duplicates = self._mark_origins(columns, start, counted) + self._admit(columns, start, counted, times, admitted)
         rows = Rows(columns, start, counted, times, self.stream_time)
         for groups in self._rules.values():
             groups.fold(rows)
@@ -130,6 +144,20 @@ class PartitionState:
                 duplicates += 1
             else:
                 self._origins[origin.partition] = (origin.offset, origin.index)
+        return duplicates
+
+    def _admit(self, columns: Columns, start: int, counted: Bool, times: Int, admitted: dict[int, Admission]) -> int:
+        """Clear the rows in `counted` of redriven records that do not count. A record is admitted whole, at its first row."""
+        duplicates = 0
+        for row, origin in sorted(columns.redriven.items()) if columns.redriven else ():
+            if row < start:
+                continue
+            offset = int(columns.offset[row])
+            if offset not in admitted:
+                admitted[offset] = self._redriven.admit(origin, int(times[row]))
+            if admitted[offset] != "new":
+                counted[row] = False
+                duplicates += admitted[offset] == "seen"
         return duplicates
 
     def _seen(self, origin: Origin) -> bool:
@@ -173,12 +201,13 @@ class PartitionState:
     @property
     def dirty_bytes(self) -> int:
         """About how many bytes `take_dirty` would return."""
-        return _KEY_BYTES * (1 + len(self._gone) + sum(groups.dirty for groups in self._rules.values()))
+        return _KEY_BYTES * (1 + len(self._gone) + self._redriven.dirty + sum(groups.dirty for groups in self._rules.values()))
 
     def take_dirty(self) -> list[tuple[bytes, bytes | None]]:
         """Every key that changed since the last call with its value (None: gone), the marker among them."""
         gone, self._gone = self._gone, []
-        return [*gone, *(item for groups in self._rules.values() for item in groups.take_dirty()), self._marker()]
+        changed = (item for groups in self._rules.values() for item in groups.take_dirty())
+        return [*gone, *changed, *self._redriven.take_dirty(), self._marker()]
 
     @staticmethod
     def ruleset_of(items: Iterable[tuple[bytes, bytes]]) -> str | None:
@@ -195,18 +224,22 @@ class PartitionState:
         items: Iterable[tuple[bytes, bytes]],
         rulesets: Mapping[str, Ruleset],
         max_groups: int = MAX_GROUPS,
+        max_redriven: int = MAX_REDRIVEN,
     ) -> PartitionState:
         """The state that the table `items` hold.
 
         Raises MissingRulesetError without the ruleset it was written under, StateVersionError where another release wrote it.
         """
-        state = cls(topic, partition, max_groups)
+        state = cls(topic, partition, max_groups, max_redriven)
         held = dict(items)
         marker = held.pop(MARKER, None)
         if marker is None:
             return state
         state.applied, state.stream_time, state.ruleset_id, state.ruleset_seq, origins = _unpack_marker(marker)
         state._origins = {origin: (offset, index) for origin, offset, index in origins}
+        for key, value in held.items():
+            if key[:1] == REDRIVEN:
+                state._redriven.restore(key, value)
         if state.ruleset_id is None:
             return state
         if state.ruleset_id not in rulesets:

@@ -9,11 +9,13 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from schemas.alert import Transition
+from schemas.dead_letter import DeadReason
 from schemas.rule import Ruleset
 from schemas.time import MICROS
-from streams.decode import Decoded, Source, decode
+from streams.decode import DeadLetter, Decoded, Source, decode
 from streams.kernel.columns import Chunk, SwitchStep
 from streams.kernel.partition import Changes, PartitionState
+from streams.kernel.redriven import KEEP, MAX_REDRIVEN
 from streams.operations.metrics import Metrics
 from streams.records import Incoming, Outgoing
 from streams.runtime.checkpoint import AbandonedError
@@ -22,6 +24,11 @@ from streams.topics import TRANSITIONS
 
 log = logging.getLogger("tocsin.engine")
 
+_DAY: Final = 86_400 * MICROS
+_WHY_REFUSED: Final = {
+    DeadReason.EXPIRED: f"redriven more than {KEEP // _DAY} days after the record was first appended",
+    DeadReason.OVERFLOW: f"{MAX_REDRIVEN:,} redriven records are remembered on this partition, and more would be forgotten",
+}
 HINT_AFTER: Final = 100
 """Forwarded events of one partition after which the log says how producers avoid them."""
 
@@ -97,11 +104,14 @@ class EngineFold:
         if self._state.ruleset_id != before and self._state.ruleset_id is not None:
             rules = len(readable[self._state.ruleset_id].rules)
             log.info("%s: ruleset %s is active, %d rules", self._who, self._state.ruleset_id, rules)
-        self._count(decoded, changes)
+        refused = _refused(records, changes)
+        uncounted = changes.repeated | changes.refused.keys()
+        forwards = [forward for forward in decoded.forwards if forward.origin.offset not in uncounted]
+        self._count(decoded, changes, len(forwards))
         return [
             *(_record(transition) for transition in changes.transitions),
-            *(letter.outgoing(self._source) for letter in decoded.dead_letters),
-            *(forward.outgoing(self._source) for forward in decoded.forwards),
+            *(letter.outgoing(self._source) for letter in (*decoded.dead_letters, *refused)),
+            *(forward.outgoing(self._source) for forward in forwards),
         ]
 
     async def wake(self, now: int) -> Sequence[Outgoing]:
@@ -127,7 +137,7 @@ class EngineFold:
                     raise AbandonedError(f"partition {self._source.partition} goes to another worker")
         return readable
 
-    def _count(self, decoded: Decoded, changes: Changes) -> None:
+    def _count(self, decoded: Decoded, changes: Changes, forwarded: int) -> None:
         metrics, counts = self._metrics, decoded.counts
         metrics.bytes.inc(counts.bytes)
         metrics.events.inc(counts.events)
@@ -136,6 +146,8 @@ class EngineFold:
         metrics.judged.inc(changes.judged)
         for letter in decoded.dead_letters:
             metrics.dead_letters.labels(str(letter.reason)).inc()
+        for reason in changes.refused.values():
+            metrics.dead_letters.labels(str(reason)).inc()
         for rule, number in changes.late.items():
             metrics.late.labels(rule).inc(number)
         for rule, number in changes.overflow.items():
@@ -144,8 +156,8 @@ class EngineFold:
             metrics.transitions.labels(str(transition.reason)).inc()
         if self._state.stream_time:
             metrics.stream_lag.labels(str(self._source.partition)).set(time.time() - self._state.stream_time / MICROS)
-        if decoded.forwards:
-            self._note_forwards(len(decoded.forwards))
+        if forwarded:
+            self._note_forwards(forwarded)
 
     def _note_forwards(self, number: int) -> None:
         self._metrics.forwarded.inc(number)
@@ -156,6 +168,17 @@ class EngineFold:
                 "and Java's partitioner (librdkafka: partitioner=murmur2_random) save that step",
                 self._who, self._forwarded,
             )  # fmt: skip
+
+
+def _refused(records: Sequence[Incoming], changes: Changes) -> list[DeadLetter]:
+    """The redriven records that were refused, which are dead letters again."""
+    if not changes.refused:
+        return []
+    return [
+        DeadLetter(record, "control", changes.refused[record.offset], _WHY_REFUSED[changes.refused[record.offset]])
+        for record in records
+        if record.offset in changes.refused
+    ]
 
 
 def _record(transition: Transition) -> Outgoing:

@@ -19,7 +19,7 @@ from aiokafka.partitioner import murmur2
 from schemas.control import HEADER
 from schemas.event import Event, parse_events
 from schemas.rule import Ruleset
-from streams.kernel.columns import Origin
+from streams.kernel.columns import Origin, Redriven
 from streams.settings import Settings
 from streams.topics import RULES
 from tests.kernel.log import EventsRecord, NothingRecord, Record, Row, SwitchRecord, TickRecord
@@ -132,7 +132,7 @@ def as_log(records: list[Logged], rulesets: Mapping[str, Ruleset], partitions: i
 def _said(record: Logged, rulesets: Mapping[str, Ruleset], partitions: int) -> Record:
     append_time = record.timestamp * 1000
     controls = [value for name, value in record.headers if name == HEADER]
-    origin = None
+    origin = redriven = None
     value = record.value or b""
     if len(value) > MAX_VALUE or len(controls) > 1:
         raise ValueError("oversized, or doubly controlled")
@@ -145,12 +145,14 @@ def _said(record: Logged, rulesets: Mapping[str, Ruleset], partitions: int) -> R
                 return SwitchRecord(record.offset, append_time, control["id"], control["seq"], rulesets.get(control["id"]))
             case "forward":
                 origin = Origin(control["partition"], control["offset"], control["index"])
+            case "redrive":
+                redriven = Redriven(control["offset"], control["timestamp"] * 1000)
     rows = tuple(_row(event, record.partition, partitions, origin) for event in parse_events(value))
     if any(row.ts > append_time + MAX_FUTURE for row in rows):
         raise ValueError("from the future")
     if origin is not None and (value.lstrip()[:1] == b"[" or not rows[0].local):
         raise ValueError("not a forwarded event of this partition")
-    return EventsRecord(record.offset, append_time, rows)
+    return EventsRecord(record.offset, append_time, rows, redriven)
 
 
 def _row(event: Event, partition: int, partitions: int, origin: Origin | None) -> Row:

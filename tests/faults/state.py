@@ -20,7 +20,7 @@ from schemas.rule import fingerprint_of_aggregate
 from tests.faults.log import Logged
 from tests.kernel.log import Record
 from tests.kernel.measuring import Accepted, Key, baseline_of, end_of_window
-from tests.kernel.oracle import Episode, Group, Oracle, Place, RuleState
+from tests.kernel.oracle import REMEMBERED, Episode, Group, Oracle, Place, RuleState
 
 Table = dict[bytes, bytes]
 Cells = dict[tuple[Any, ...], Any]
@@ -29,6 +29,7 @@ _COMMIT: Final = b"\0parts"
 _PART: Final = b"\0part/%08d"
 _LIMB: Final = 10**18
 _SLICE: Final = struct.Struct(">q")
+_REDRIVEN: Final = struct.Struct(">Q")
 _PRUNE: Final = 32
 
 
@@ -101,6 +102,9 @@ def cells_of_table(table: Table, oracle: Oracle) -> Cells:
     for key, value in table.items():
         if key == b"m":
             continue
+        if key[:1] == b"r":
+            cells["redriven", *_REDRIVEN.unpack(key[1:])] = _SLICE.unpack(value)[0]
+            continue
         name, state = states.get(key[1:9], (None, None))
         if state is None:
             cells["unknown rule", key] = value
@@ -117,7 +121,8 @@ def cells_of_table(table: Table, oracle: Oracle) -> Cells:
 
 def cells_of_oracle(oracle: Oracle) -> Cells:
     """The same by the oracle, in the form that the table has."""
-    cells: Cells = {}
+    oldest = oracle.stream_time - REMEMBERED
+    cells: Cells = {("redriven", offset): appended for offset, appended in oracle.redriven.items() if appended > oldest}
     for name, state in oracle.states.items():
         first = first_slice(state, oracle.stream_time)
         for key, group in state.groups.items():

@@ -16,6 +16,8 @@ from tests.kernel.oracle import Oracle
 TOPIC = "mcp.events"
 PARTITION = 3
 MAX_GROUPS = 100_000
+MAX_REDRIVEN = 3
+"""Few, so that the bound is met."""
 Table = dict[bytes, bytes]
 
 
@@ -30,6 +32,8 @@ class Outcome:
     duplicates: int = 0
     counted: int = 0
     unreadable: list[str] = field(default_factory=list)
+    refused: dict[int, str] = field(default_factory=dict)
+    repeated: set[int] = field(default_factory=set)
     applied: int = -1
     stream_time: int = 0
 
@@ -67,10 +71,11 @@ def agree(expected: Outcome, found: Outcome) -> None:
 
 def by_oracle(records: Sequence[Record], max_groups: int = MAX_GROUPS) -> Outcome:
     """The log as the definition has it."""
-    oracle, outcome = Oracle(TOPIC, PARTITION, max_groups), Outcome()
+    oracle, outcome = Oracle(TOPIC, PARTITION, max_groups, MAX_REDRIVEN), Outcome()
     for record in records:
         outcome.say(oracle.apply(record))
     outcome.late, outcome.overflow, outcome.unreadable = oracle.late, oracle.overflow, oracle.unreadable
+    outcome.refused, outcome.repeated = oracle.refused, oracle.repeated
     outcome.duplicates, outcome.counted = oracle.duplicates, oracle.counted
     outcome.applied, outcome.stream_time = oracle.applied, oracle.stream_time
     return outcome
@@ -81,7 +86,7 @@ def by_kernel(
 ) -> tuple[Outcome, dict[bytes, bytes]]:
     """The log as the kernel has it under `plan`, and the table that it leaves."""
     rulesets = rulesets_of(records)
-    state = PartitionState(TOPIC, PARTITION, max_groups=max_groups)
+    state = PartitionState(TOPIC, PARTITION, max_groups, MAX_REDRIVEN)
     outcome, table = Outcome(), Table()
     late: Counter[str] = Counter()
     overflow: Counter[str] = Counter()
@@ -96,10 +101,12 @@ def by_kernel(
         outcome.duplicates += changes.duplicates
         outcome.counted += changes.counted
         outcome.unreadable.extend(changes.unreadable)
+        outcome.refused |= changes.refused
+        outcome.repeated |= changes.repeated
         if number in plan.saved | plan.restored:
             save(state, table)
         if number in plan.restored:
-            state = PartitionState.restore(TOPIC, PARTITION, list(table.items()), rulesets, max_groups=max_groups)
+            state = PartitionState.restore(TOPIC, PARTITION, list(table.items()), rulesets, max_groups, MAX_REDRIVEN)
     save(state, table)
     outcome.late, outcome.overflow = late, overflow
     outcome.applied, outcome.stream_time = state.applied, state.stream_time

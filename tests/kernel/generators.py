@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, TypeVar
 
 from schemas.condition import SEVERITIES, Condition, Level, Severity, Threshold
@@ -32,7 +32,8 @@ from schemas.rule import (
     security_violation,
     sum_of,
 )
-from streams.kernel.columns import Origin
+from streams.kernel.columns import Origin, Redriven
+from streams.kernel.redriven import KEEP
 from tests.kernel.log import SECOND, T0, EventsRecord, NothingRecord, Record, Row, SwitchRecord, TickRecord
 
 _T = TypeVar("_T")
@@ -269,6 +270,16 @@ def a_row(pick: Pick, now: int) -> Row:
     return Row(ts, fields | {"attributes": attributes}, weight, not chance(pick, 5), origin)
 
 
+AGES: Final = (20 * SECOND, KEEP - 9 * SECOND, KEEP - 40 * SECOND, KEEP + SECOND)
+
+
+def a_redriven(record: EventsRecord) -> EventsRecord:
+    """The record as the redrive of one of a few, which may be so old that it is about to be forgotten."""
+    appended = T0 - AGES[record.offset // 3 % len(AGES)]
+    rows = tuple(replace(row, origin=None) for row in record.rows)
+    return replace(record, rows=rows, redriven=Redriven(record.offset % 5, appended))
+
+
 def a_log(pick: Pick, length: int, rules: int = 3) -> list[Record]:
     """A log of `length` records. The first is a switch, in most logs."""
     rulesets = some_rulesets(pick, pick.one((1, 2, 3)) + length // 100, rules)
@@ -289,7 +300,8 @@ def a_log(pick: Pick, length: int, rules: int = 3) -> list[Record]:
         match pick.number(0, 99):
             case roll if roll < 85:
                 rows = tuple(a_row(pick, now) for _ in range(1 if roll < 70 else pick.number(0, 4)))
-                records.append(EventsRecord(offset, now, rows))
+                record = EventsRecord(offset, now, rows)
+                records.append(a_redriven(record) if roll in (30, 31, 32, 72) else record)
             case roll if roll < 93:
                 now += pick.one((0, SECOND, 3 * SECOND))
                 records.append(TickRecord(offset, now))

@@ -12,7 +12,7 @@ import numpy as np
 
 from schemas.event import Event
 from schemas.rule import Ruleset
-from streams.kernel.columns import Chunk, Columns, Origin, Step, SwitchStep, TickStep
+from streams.kernel.columns import Chunk, Columns, Origin, Redriven, Step, SwitchStep, TickStep
 
 SECOND: Final = 1_000_000
 T0: Final = 1_700_000_000 * SECOND
@@ -36,6 +36,7 @@ class EventsRecord:
     offset: int
     append_time: int
     rows: tuple[Row, ...]
+    redriven: Redriven | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,4 +122,5 @@ def columns_of(records: Sequence[EventsRecord]) -> Columns:
         weight=column(row.weight for _, _, row in placed),
         local=np.array([row.local for _, _, row in placed], dtype=np.bool_),
         origins={n: row.origin for n, (_, _, row) in enumerate(placed) if row.origin is not None},
+        redriven={n: record.redriven for n, (record, _, _) in enumerate(placed) if record.redriven is not None},
     )

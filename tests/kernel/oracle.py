@@ -1,7 +1,7 @@
 """docs/semantics.md as plainly as it can be written: what the kernel must agree with, byte for byte.
 
 Every accepted row is kept for good, every window is a scan of all of them, numbers are fractions. Slow and obvious.
-It imports nothing of the kernel but the name of an origin, and the sections are those of the definition.
+It imports nothing of the kernel but the names of origins, and the sections are those of the definition.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from schemas.measure import Count, Rate, Ratio
 from schemas.message import render
 from schemas.number import SCALE, to_fixed
 from schemas.rule import Rule, label_name
+from streams.kernel.columns import Redriven
 from tests.kernel.log import SECOND, EventsRecord, NothingRecord, Record, Row, SwitchRecord, TickRecord
 from tests.kernel.measuring import (
     Accepted,
@@ -42,6 +43,7 @@ from tests.kernel.measuring import (
 
 AHEAD: Final = 10 * SECOND
 IDLE_GRACE: Final = 3 * SECOND
+REMEMBERED: Final = 14 * 86_400 * SECOND
 
 
 @dataclass(slots=True)
@@ -103,14 +105,18 @@ class Said(NamedTuple):
 class Oracle:
     """One partition, one record at a time."""
 
-    def __init__(self, topic: str, partition: int, max_groups: int = 100_000) -> None:
+    def __init__(self, topic: str, partition: int, max_groups: int = 100_000, max_redriven: int = 10_000) -> None:
         self.topic = topic
         self.partition = partition
         self.max_groups = max_groups
+        self.max_redriven = max_redriven
         self.applied = -1
         self.stream_time = 0
         self.seq = 0
         self.markers: dict[int, tuple[int, int]] = {}
+        self.redriven: dict[int, int] = {}
+        self.refused: dict[int, str] = {}
+        self.repeated: set[int] = set()
         self.states: dict[str, RuleState] = {}
         self.late: Counter[str] = Counter()
         self.overflow: Counter[str] = Counter()
@@ -125,7 +131,7 @@ class Oracle:
         match record:
             case EventsRecord():
                 for index, row in enumerate(record.rows):
-                    yield from in_order(self.row(Place(record.offset, index, record.append_time), row))
+                    yield from in_order(self.row(Place(record.offset, index, record.append_time), row, record.redriven))
             case TickRecord():
                 yield from in_order(self.move(Place(record.offset, 0, record.append_time), record.append_time - IDLE_GRACE))
             case SwitchRecord():
@@ -134,8 +140,14 @@ class Oracle:
                 pass
         self.applied = record.offset
 
-    def row(self, place: Place, row: Row) -> Iterator[Said]:
+    def row(self, place: Place, row: Row, redriven: Redriven | None = None) -> Iterator[Said]:
         yield from self.move(place, min(row.ts, place.append_time + AHEAD))
+        if redriven is not None and place.index == 0:
+            self.admit(place.offset, redriven)
+        if place.offset in self.repeated:
+            self.duplicates += 1
+        if place.offset in self.repeated | self.refused.keys():
+            return
         if row.origin is not None:
             found = (row.origin.offset, row.origin.index)
             if found <= self.markers.get(row.origin.partition, (-1, -1)):
@@ -147,6 +159,19 @@ class Oracle:
         self.counted += 1
         for state in self.states.values():
             yield from self.count(place, state, row)
+
+    def admit(self, offset: int, origin: Redriven) -> None:
+        """Section 1: whether a redriven record counts."""
+        oldest = self.stream_time - REMEMBERED
+        remembered = {place for place, appended in self.redriven.items() if appended > oldest}
+        if origin.append_time <= oldest:
+            self.refused[offset] = "expired"
+        elif origin.offset in remembered:
+            self.repeated.add(offset)
+        elif len(remembered) >= self.max_redriven:
+            self.refused[offset] = "overflow"
+        else:
+            self.redriven[origin.offset] = origin.append_time
 
     def move(self, place: Place, candidate: int) -> Iterator[Said]:
         """Sections 2 and 4: move stream time, and judge every group at every boundary that it crosses."""

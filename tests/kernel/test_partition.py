@@ -8,11 +8,13 @@ import msgspec
 import numpy as np
 import pytest
 
+from schemas.dead_letter import DeadReason
 from schemas.event import Event
 from schemas.rule import Rule, Ruleset, above, absence, below, count, error_rate, ratio
 from schemas.rule import event as field
-from streams.kernel.columns import Chunk, Columns, Origin, Step, SwitchStep, TickStep
+from streams.kernel.columns import Chunk, Columns, Origin, Redriven, Step, SwitchStep, TickStep
 from streams.kernel.partition import MissingRulesetError, PartitionState
+from streams.kernel.redriven import KEEP
 from streams.kernel.state_version import StateVersionError
 
 S = 1_000_000
@@ -30,14 +32,16 @@ class Row:
         )
 
 
-def columns(*rows: Any, origins: dict[int, Origin] | None = None) -> Columns:
+def columns(*rows: Any, origins: dict[int, Origin] | None = None, redriven: dict[int, Redriven] | None = None) -> Columns:
     def of(values: list[int]) -> Any:
         return np.array(values, dtype=np.int64)
 
     offsets = of([row.offset for row in rows])
     times = of([row.ts for row in rows])
     local = np.ones(len(rows), dtype=np.bool_)
-    return Columns(rows, offsets, offsets * 0, times, times, of([row.weight for row in rows]), local, origins or {})
+    return Columns(
+        rows, offsets, offsets * 0, times, times, of([row.weight for row in rows]), local, origins or {}, redriven or {}
+    )
 
 
 def chunk(*steps: Step) -> Chunk:
@@ -88,6 +92,39 @@ def test_a_repeated_forward_counts_once() -> None:
     assert (changes.counted, changes.duplicates, told(changes)) == (2, 2, [])
     again = state.apply(chunk(columns(Row(5, 0), origins={0: Origin(4, 7, 0)})), rulesets)
     assert told(again) == [("flood", "firing", 0)], "markers are kept per origin partition"
+
+
+def test_a_redriven_record_counts_once() -> None:
+    state, rulesets = started(FLOOD)
+    twice = columns(Row(5, 0), Row(6, 0), redriven={0: Redriven(3, T0), 1: Redriven(3, T0)})
+    changes = state.apply(chunk(twice), rulesets)
+    assert (changes.counted, changes.duplicates, set(changes.repeated), dict(changes.refused)) == (1, 1, {6}, {})
+    state = PartitionState.restore("mcp.events", 0, table_of(state), rulesets)
+    edited = columns(Row(7, S, service="mail"), redriven={0: Redriven(3, T0)})
+    assert state.apply(chunk(edited), rulesets).counted == 0, "its origin is remembered over a restart, whatever it holds now"
+    older = columns(Row(8, S), redriven={0: Redriven(2, T0)})
+    assert state.apply(chunk(older), rulesets).counted == 1, "an older origin is none that was redriven"
+
+
+def test_an_origin_is_refused_before_it_is_forgotten() -> None:
+    state, rulesets = started(FLOOD)
+    state.apply(chunk(columns(Row(5, 0), redriven={0: Redriven(3, T0)})), rulesets)
+    assert [key for key, _ in table_of(state) if key[:1] == b"r"] != []
+    last = columns(Row(6, KEEP - 1), Row(7, KEEP), redriven={0: Redriven(3, T0), 1: Redriven(3, T0)})
+    changes = state.apply(chunk(last), rulesets)
+    assert (set(changes.repeated), dict(changes.refused)) == ({6}, {7: DeadReason.EXPIRED})
+    assert [key for key, value in state.take_dirty() if key[:1] == b"r" and value is None] != []
+
+
+def test_more_redriven_records_than_are_remembered_are_refused() -> None:
+    state = PartitionState("mcp.events", 0, max_redriven=2)
+    origins = {n: Redriven(n, T0) for n in range(3)}
+    changes = state.apply(chunk(columns(*(Row(5 + n, 0) for n in range(3)), redriven=origins)), {})
+    assert (changes.counted, changes.refused) == (2, {7: DeadReason.OVERFLOW})
+
+
+def table_of(state: PartitionState) -> list[tuple[bytes, bytes]]:
+    return [(key, value) for key, value in state.take_dirty() if value is not None]
 
 
 def test_a_tick_moves_time_by_its_append_time() -> None:

@@ -62,7 +62,7 @@ def test_the_dense_logs_are_not_vacuous() -> None:
         seen += seen_in(records, by_oracle(records, max_groups))
     reasons = ("condition_met", "severity_raised", "recovered", "no_data", "rule_removed")
     wanted = {f"{reason} {measure}" for reason in reasons for measure in MEASURES}
-    wanted |= {"late", "overflow", "duplicates", "unreadable"}
+    wanted |= {"late", "overflow", "duplicates", "unreadable", "repeated", "refused expired", "refused overflow"}
     assert {name for name in wanted if seen[name] < 3} == set()
 
 
@@ -75,6 +75,8 @@ def seen_in(records: list[Record], outcome: Outcome) -> Counter[str]:
     seen["overflow"] = sum(outcome.overflow.values())
     seen["duplicates"] = outcome.duplicates
     seen["unreadable"] = len(outcome.unreadable)
+    seen["repeated"] = len(outcome.repeated)
+    seen.update(f"refused {reason}" for reason in outcome.refused.values())
     return seen
 
 

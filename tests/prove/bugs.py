@@ -261,4 +261,28 @@ BUGS: Final = (
         new="return Group(fires, tuple(ended), tuple(recent), cooldown_until, seen_at)",
         test="tests/golden/test_golden.py::test_the_state_of_the_notifier_is_read_and_gone_on_from",
     ),
+    Bug(
+        name="forget what was redriven",
+        guarantee="a dead letter counts once, however often it is redriven",
+        file="streams/kernel/redriven.py",
+        old="if origin.offset in self._held:",
+        new="if False:",
+        test="tests/kernel/test_partition.py::test_a_redriven_record_counts_once",
+    ),
+    Bug(
+        name="forward what was redriven twice",
+        guarantee="a dead letter counts once, also on another partition than its own",
+        file="streams/runtime/engine.py",
+        old="if forward.origin.offset not in uncounted]",
+        new="if forward.origin.offset >= 0]",
+        test="tests/runtime/test_engine.py::test_a_redriven_record_that_does_not_count_is_not_forwarded_and_a_refused_one_is_a_dead_letter_again",
+    ),
+    Bug(
+        name="forget an origin too early",
+        guarantee="an origin is forgotten only at an age at which it is refused",
+        file="streams/kernel/redriven.py",
+        old="if origin.append_time <= stream_time - KEEP:",
+        new="if origin.append_time <= stream_time - 2 * KEEP:",
+        test="tests/kernel/test_partition.py::test_an_origin_is_refused_before_it_is_forgotten",
+    ),
 )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from schemas.alert import Reason, Transition
-from schemas.control import HEADER, RulesetRecord, Tick
+from schemas.control import HEADER, Redrive, RulesetRecord, Tick
 from schemas.rule import Rule, Ruleset, above, count
 from schemas.time import MICROS
 from streams.decode import Source
@@ -44,6 +44,10 @@ def switch(offset: int, ruleset: Ruleset = RULESET, seq: int = 1) -> Record:
 
 def tick(offset: int, after: float) -> Record:
     return Record(offset, None, b"", ((HEADER, Tick().model_dump_json().encode()),), APPENDED + int(after * 1000))
+
+
+def redriven(record: Record, origin: Redrive) -> Record:
+    return record._replace(headers=((HEADER, origin.model_dump_json().encode()),))
 
 
 class Engine(Bench):
@@ -91,6 +95,22 @@ async def test_dead_letters_and_forwards_go_out_beside_it() -> None:
     assert engine.value("dead_letters_total", reason="undecodable") == 1
     assert engine.value("dead_letters_total", reason="empty") == 1
     assert engine.value("forwarded_events_total") == 1
+
+
+async def test_a_redriven_record_that_does_not_count_is_not_forwarded_and_a_refused_one_is_a_dead_letter_again() -> None:
+    engine = Engine()
+    fold = await engine.fold()
+    elsewhere = next(name for name in ("a", "b", "c", "d", "e", "f") if partition_of("acme", name, PARTITIONS) != HOME)
+    origin = Redrive(offset=3, timestamp=APPENDED)
+    old = Redrive(offset=4, timestamp=APPENDED - 14 * 86_400_000)
+    out = list(await fold.process([redriven(event(offset, service=elsewhere), origin) for offset in (5, 6)]))
+    assert [(record.topic, record.partition) for record in out] == [("mcp.events", partition_of("acme", elsewhere, PARTITIONS))]
+    assert engine.value("duplicate_events_total") == 1
+    (letter,) = await fold.process([redriven(event(7, service=elsewhere), old)])
+    said = dict(letter.headers)
+    assert (letter.topic, said["dlq.reason"], said["dlq.source.offset"]) == ("mcp.events.dlq", b"expired", b"7")
+    assert said[HEADER] == old.model_dump_json().encode(), "it may be redriven again, and is still itself"
+    assert engine.value("dead_letters_total", reason="expired") == 1
 
 
 async def test_records_that_were_folded_are_neither_counted_nor_sent_again() -> None:

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.control import HEADER, Forward, RulesetRecord, parse_control, sign
+from schemas.control import HEADER, Forward, Redrive, RulesetRecord, parse_control, sign
 from schemas.dead_letter import DeadReason
 from schemas.expression import FieldReference
 from streams.decode import MAX_FUTURE, Decoded, Source, decode
-from streams.kernel.columns import Columns, Origin, SwitchStep, TickStep
+from streams.kernel.columns import Columns, Origin, Redriven, SwitchStep, TickStep
 from streams.partitioner import partition_of
 from streams.topics import MAX_RECORD
 from streams.wire import parse_values
@@ -24,7 +24,7 @@ NOW_MS = 1_795_303_740_000
 NOW = NOW_MS * 1000
 KEY = b"a control key"
 ONE = Source("mcp.events", 0, 1)
-Signed = TypeVar("Signed", RulesetRecord, Forward)
+Signed = TypeVar("Signed", RulesetRecord, Forward, Redrive)
 TICK = ((HEADER, b'{"control":"tick"}'),)
 
 
@@ -411,6 +411,25 @@ def test_a_signed_forward_is_for_its_value_and_partition() -> None:
     assert control == sign(
         Forward(partition=2, offset=10, index=0), KEY, topic="mcp.events", partition=5, value=event(service=there)
     )
+
+
+def test_a_redriven_record_keeps_its_origin_and_may_be_an_array() -> None:
+    here, there = service_on(5), service_on(6)
+    target = Source("mcp.events", 5, 8, KEY)
+    control = Redrive(offset=3, timestamp=7)
+    value = array(event(service=here), event(service=there))
+    good = Record(9, value, header(control, key=KEY, source=target, value=value))
+    decoded = decode([Record(8, event(service=here)), good], target)
+    assert columns_of(decoded).redriven == {1: Redriven(3, 7000), 2: Redriven(3, 7000)}
+    assert [(forward.partition, forward.origin) for forward in decoded.forwards] == [(6, Origin(5, 9, 1))]
+    for record, reason in (
+        (replace(good, headers=header(control)), "unsigned"),
+        (replace(good, value=event(service=here)), "unsigned"),
+        (replace(good, offset=3), "bad_control"),
+        (Record(9, b"{", header(control, key=KEY, source=target, value=b"{")), "undecodable"),
+        (Record(9, b"", header(control, key=KEY, source=target, value=b"")), "empty"),
+    ):
+        assert reasons(decode([record], target)) == [(record.offset, reason)]
 
 
 # --- whatever comes ----------------------------------------------------------------------------------------------------
