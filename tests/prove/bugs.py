@@ -113,8 +113,8 @@ BUGS: Final = (
         name="marker not restored",
         guarantee="what a restored state has counted is not counted again",
         file="streams/kernel/partition.py",
-        old="_, state.applied, state.stream_time, state.ruleset_id,",
-        new="_, _applied, state.stream_time, state.ruleset_id,",
+        old="state.applied, state.stream_time, state.ruleset_id, state.ruleset_seq, origins = _unpack_marker(marker)",
+        new="_, state.stream_time, state.ruleset_id, state.ruleset_seq, origins = _unpack_marker(marker)",
         test=SIMULATED,
     ),
     Bug(

@@ -102,7 +102,7 @@ class _World:
             ENGINE: Group(events, choices, broker.notify),
             NOTIFIER: Group(transitions, choices, broker.notify),
         }
-        limit = choices.choice((1_800, 2_500, MIB))
+        limit = choices.choice((400, 1_200, MIB))
         rulesets = {ruleset.id: ruleset for ruleset in RULESETS}
         self.world = World(choices, broker, Redis(loop.time, choices), groups, rulesets, SETTINGS)
         self.workers = [Worker(self.world, name, self._arm) for name in "abc"[: choices.randint(2, 3)]]

@@ -12,12 +12,12 @@ from streams.notifier.partition import DECISION_HEADER
 from streams.topics import ALERT_STATE, ALERTS, DEAD_LETTERS, ENGINE, EVENTS, TRANSITIONS, changelog_name
 from tests.faults.log import Logged, as_log
 from tests.faults.state import PrunedOracle, cells_of_oracle, cells_of_table, fold_changelog, marker_of
-from tests.simulation.worker import World
+from tests.simulation.worker import World, as_logged
 
 
 def differences(world: World, *, faults: bool, zombies: bool) -> tuple[list[str], Counter[str]]:
     """Everything that is not as it must be, in sentences; and counts."""
-    found: list[str] = []
+    found = list(world.wrong)
     counts: Counter[str] = Counter()
     expected = _compare_state(world, found, counts)
     said = _compare_transitions(world, expected, found, counts)
@@ -27,7 +27,7 @@ def differences(world: World, *, faults: bool, zombies: bool) -> tuple[list[str]
 
 def _logged(world: World, topic: str) -> list[Logged]:
     return [
-        Logged(record.partition, record.offset, record.timestamp, record.key, record.value, record.headers)
+        as_logged(record)
         for number in range(world.broker.partitions[topic])
         for record in world.broker.logs[topic, number].records
     ]
