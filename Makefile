@@ -7,7 +7,7 @@ SEEDS ?= 1000
 SECONDS ?= 60
 export PYTHON
 
-.PHONY: help setup demo test servers local check unit integration prove faults soak bench-quick lock clean
+.PHONY: help setup demo test servers local check unit integration prove faults simulate fuzz soak bench-quick lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile

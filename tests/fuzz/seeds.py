@@ -17,8 +17,8 @@ _RULES = (
     Rule(name="slower", condition=performance_regression("dur_us", 1.5, "6s", current="2s", every="1s")),
     Rule(name="hot", condition=metric_threshold("temperature", "above", 3.5, "2s", every="1s")),
     Rule(
-        name="busy", select=(event.tool == "read") & ~(event.attributes["x"].in_(1, "1", True)), measure=mean("dur_us"), over="2s",
-        every="1s", warning=above(1, at_least=2), critical=above(3), summary="{value:g} on {service}",
+        name="busy", select=(event.tool == "read") & ~(event.attributes["x"].in_(1, "1", True)), measure=mean("dur_us"),
+        over="2s", every="1s", warning=above(1, at_least=2), critical=above(3), summary="{value:g} on {service}",
     ),
     Rule(name="any", measure=count(), over="2s", every="1s", warning=above(1), summary="x", annotations={"a": "b"}),
 )  # fmt: skip

@@ -171,20 +171,18 @@ def _check_rule(found: Rule) -> None:
 
 
 _PREDICATE: Final[TypeAdapter[Any]] = TypeAdapter(Predicate)
-_ROWS: Final = tuple(
-    Row(START, {"service": "files", "tenant": "acme", "attributes": {}} | fields, weight=1 + at)
-    for at, fields in enumerate(
-        (
-            {"tool": "read", "dur_us": 1, "outcome": "ok"},
-            {"tool": "", "dur_us": 0, "outcome": "timeout", "attributes": {"x": True}},
-            {"tool": None, "value": 0.5, "attributes": {"x": 1}},
-            {"dur_us": -3, "value": -0.0, "attributes": {"x": 1.0, "y": "1"}},
-            {"tool": "é\n", "dur_us": 2**53, "attributes": {"x": "1", "y": ""}},
-            {"value": 1e-9, "attributes": {"x": False, "y": -(2**53)}},
-        )
-    )
+_VALUES: Final[tuple[dict[str, Any], ...]] = (
+    {"tool": "read", "dur_us": 1, "outcome": "ok"},
+    {"tool": "", "dur_us": 0, "outcome": "timeout", "attributes": {"x": True}},
+    {"tool": None, "value": 0.5, "attributes": {"x": 1}},
+    {"dur_us": -3, "value": -0.0, "attributes": {"x": 1.0, "y": "1"}},
+    {"tool": "é\n", "dur_us": 2**53, "attributes": {"x": "1", "y": ""}},
+    {"value": 1e-9, "attributes": {"x": False, "y": -(2**53)}},
 )
-_DEFAULTS: Final = dict.fromkeys(Event.model_fields)
+_ROWS: Final = tuple(
+    Row(START, {"service": "files", "tenant": "acme", "attributes": {}} | values, weight=1 + at)
+    for at, values in enumerate(_VALUES)
+)
 
 
 def expression(data: bytes) -> None:

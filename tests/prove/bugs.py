@@ -145,8 +145,10 @@ BUGS: Final = (
         name="barrier after the end was read",
         guarantee="recovery reads to where the changelog ends once nobody else may write",
         file="streams/runtime/partitions.py",
-        old="barriers = await self._journal.claim(partitions)\n                    return barriers, await recover(partitions)",
-        new="ends = await recover(partitions)\n                    await self._journal.claim(partitions)\n                    return {}, ends",
+        old="barriers = await self._journal.claim(partitions)\n                    return barriers, await recover(partitions)\n",
+        new="ends = await recover(partitions)\n"
+        "                    await self._journal.claim(partitions)\n"
+        "                    return {}, ends\n",
         test=SIMULATED,
     ),
     Bug(

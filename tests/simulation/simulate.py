@@ -10,7 +10,8 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
+from unittest.mock import patch
 
 from streams.runtime import producer, staging
 from streams.settings import Settings
@@ -74,13 +75,11 @@ def _close(loop: SimulatedLoop) -> None:
 @contextlib.contextmanager
 def _batches_of(size: int) -> Iterator[None]:
     """Checkpoints beyond `size` bytes are staged."""
-    before: Any = producer.CHECKPOINT_LIMIT, staging._ROOM
-    changed: tuple[Any, ...] = (producer, staging)
-    changed[0].CHECKPOINT_LIMIT, changed[1]._ROOM = size, size - min(1_024, size // 3)
-    try:
+    with (
+        patch.object(producer, "CHECKPOINT_LIMIT", size),
+        patch.object(staging, "_ROOM", size - min(1_024, size // 3)),
+    ):
         yield
-    finally:
-        changed[0].CHECKPOINT_LIMIT, changed[1]._ROOM = before
 
 
 class _World:

@@ -26,11 +26,8 @@ def differences(world: World, *, faults: bool, zombies: bool) -> tuple[list[str]
 
 
 def _logged(world: World, topic: str) -> list[Logged]:
-    return [
-        as_logged(record)
-        for number in range(world.broker.partitions[topic])
-        for record in world.broker.logs[topic, number].records
-    ]
+    logs = [world.broker.logs[topic, number] for number in range(world.broker.partitions[topic])]
+    return [as_logged(record) for log in logs for record in log.records]
 
 
 def _compare_state(world: World, found: list[str], counts: Counter[str]) -> dict[str, str]:
@@ -47,9 +44,11 @@ def _compare_state(world: World, found: list[str], counts: Counter[str]) -> dict
         table = tables.get(number, {})
         cells, held = cells_of_oracle(oracle), cells_of_table(table, oracle)
         counts["cells"] += len(cells)
-        for key in cells.keys() | held.keys():
-            if cells.get(key) != held.get(key):
-                found.append(f"partition {number}: {key} holds {held.get(key)}, and {cells.get(key)} is right")
+        found += [
+            f"partition {number}: {key} holds {held.get(key)}, and {cells.get(key)} is right"
+            for key in cells.keys() | held.keys()
+            if cells.get(key) != held.get(key)
+        ]
         marker = marker_of(table)
         if marker is None or (marker.applied, marker.stream_time, marker.seq, marker.origins) != (
             oracle.applied, oracle.stream_time, oracle.seq, oracle.markers,

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from schemas.rule import Ruleset
@@ -135,9 +136,7 @@ class Worker:
         journals = {role: SimulatedChangelog(world.settings, role, process, BATCH) for role in (ENGINE, NOTIFIER)}
 
         async def notifier(number: int, items: Iterable[tuple[bytes, bytes]], _abandoned: asyncio.Event) -> Fold:
-            return NotifierPartition.restore(
-                "", number, items, cooldowns=cooldowns, journal=journals[NOTIFIER], clock=self.now
-            )
+            return NotifierPartition.restore("", number, items, cooldowns=cooldowns, journal=journals[NOTIFIER], clock=self.now)
 
         failures = []
         for role, restore in ((ENGINE, engine), (NOTIFIER, notifier)):
@@ -197,7 +196,9 @@ class Worker:
             log = self.world.broker.logs[journal.topic, number]
             if journal.is_last(number, log):
                 if store.unfinished(number) is not None:
-                    self.world.wrong.append(f"{self.name} leaves a checkpoint of partition {number} of {journal.topic} unfinished")
+                    self.world.wrong.append(
+                        f"{self.name} leaves a checkpoint of partition {number} of {journal.topic} unfinished"
+                    )
                 held = dict(store.items_of(number))
                 said = fold_changelog(as_logged(record) for record in log.records).get(number, {})
                 if held != said:
@@ -214,9 +215,8 @@ class Worker:
                 await broker.changed()
                 continue
             number = process.choices.choice(waiting)
-            records = await process.call(
-                lambda: broker.logs[topic, number].read(positions[number], _some(process)), harmless=True
-            )  # noqa: B023
+            log, position = broker.logs[topic, number], positions[number]
+            records = await process.call(partial(log.read, position, process.choices.choice((1, 3, 8, 20))), harmless=True)
             if records:
                 positions[number] = records[-1].offset + 1
                 await partitions.process(number, generation, records)
@@ -227,7 +227,3 @@ class Worker:
 def as_logged(record: Record) -> Logged:
     """A record as the verdict of the fault tests takes it."""
     return Logged(record.partition, record.offset, record.timestamp, record.key, record.value, record.headers)
-
-
-def _some(process: Process) -> int:
-    return process.choices.choice((1, 3, 8, 20))
