@@ -3,9 +3,11 @@
 .DELETE_ON_ERROR:
 BIN := .venv/bin
 ARGS ?=
+SEEDS ?= 1000
+SECONDS ?= 60
 export PYTHON
 
-.PHONY: help setup demo test servers local check unit integration prove faults soak bench-quick bench-recovery lock clean
+.PHONY: help setup demo test servers local check unit integration prove faults simulate fuzz soak bench-quick bench-recovery lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -51,6 +53,12 @@ faults: setup servers ## inject every fault into real processes and compare with
 
 soak: setup servers ## two workers, 20,000 events a second and faults for 20 minutes: does anything grow? (MINUTES=n)
 	@$(BIN)/python -m tests.faults.soak $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
+
+simulate: setup ## many worlds from seeds, every fault in them (SEEDS=10000), or one that is told (SEED=7)
+	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(ARGS)
+
+fuzz: setup ## any bytes into all that reads what others wrote, each for SECONDS=60
+	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(ARGS)
 
 bench-quick: setup servers ## catch-up throughput beside stock Faust, on one real broker
 	@$(BIN)/python bench/quick.py $(ARGS)

@@ -67,9 +67,9 @@ class Settings:
             if getattr(self, name) not in allowed:
                 raise SettingsError(f"{variable(name)}={getattr(self, name)!r}: use one of {', '.join(allowed)}")
         for name in ("metrics_port", "session_timeout", "page_max_age"):
-            if not getattr(self, name).isdigit() or int(getattr(self, name)) > 65_535:
+            if not getattr(self, name).isdecimal() or len(getattr(self, name)) > 5 or int(getattr(self, name)) > 65_535:
                 raise SettingsError(f"{variable(name)}={getattr(self, name)!r}: use a whole number up to 65535")
-        if urlsplit(self.redis_url).scheme not in ("redis", "rediss", "unix"):
+        if not _is_redis(self.redis_url):
             raise SettingsError("TOCSIN_REDIS_URL: use redis://host:port/number, rediss:// for TLS, or unix://path")
         if int(self.session_timeout) < 6:
             raise SettingsError("TOCSIN_SESSION_TIMEOUT: brokers refuse less than 6 seconds")
@@ -94,9 +94,12 @@ class Settings:
         return all(_is_loopback(server.strip()) for server in self.bootstrap_servers.split(","))
 
     def password(self) -> str:
-        """The SASL password, from its setting or its file."""
+        """The SASL password, from its setting or its file. Raises SettingsError where that cannot be read."""
         if self.kafka_password_file:
-            return Path(self.kafka_password_file).read_text(encoding="utf-8").strip()
+            try:
+                return Path(self.kafka_password_file).read_text(encoding="utf-8").strip()
+            except (OSError, ValueError) as error:
+                raise SettingsError(f"TOCSIN_KAFKA_PASSWORD_FILE={self.kafka_password_file} cannot be read: {error}") from error
         return self.kafka_password
 
     def kafka_client(self) -> dict[str, Any]:
@@ -136,6 +139,15 @@ class Settings:
 def variable(name: str) -> str:
     """The environment variable of a setting."""
     return f"TOCSIN_{name.upper()}"
+
+
+def _is_redis(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:  # brackets without an address between, a port that is no number
+        return False
+    return parts.scheme in ("redis", "rediss", "unix")
 
 
 def _is_loopback(server: str) -> bool:

@@ -46,8 +46,11 @@ def main() -> int:
                 shutil.copytree(source, folder / item, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(source, folder / item)
+        sound_tests: dict[str, bool] = {}
         for bug in BUGS:
-            sound = passes(folder, bug.test)
+            if bug.test not in sound_tests:
+                sound_tests[bug.test] = passes(folder, bug.test)
+            sound = sound_tests[bug.test]
             before = plant(folder, bug)
             caught = not passes(folder, bug.test)
             (folder / bug.file).write_text(before, encoding="utf-8")

@@ -153,8 +153,8 @@ BUGS: Final = (
         name="marker not restored",
         guarantee="what a restored state has counted is not counted again",
         file="streams/kernel/partition.py",
-        old="_, state.applied, state.stream_time, state.ruleset_id,",
-        new="_, _applied, state.stream_time, state.ruleset_id,",
+        old="state.applied, state.stream_time, state.ruleset_id, state.ruleset_seq, origins = _unpack_marker(marker)",
+        new="_, state.stream_time, state.ruleset_id, state.ruleset_seq, origins = _unpack_marker(marker)",
         test=SIMULATED,
     ),
     Bug(
@@ -185,8 +185,10 @@ BUGS: Final = (
         name="barrier after the end was read",
         guarantee="recovery reads to where the changelog ends once nobody else may write",
         file="streams/runtime/partitions.py",
-        old="barriers = await self._journal.claim(partitions)\n                    return barriers, await recover(partitions)",
-        new="ends = await recover(partitions)\n                    await self._journal.claim(partitions)\n                    return {}, ends",
+        old="barriers = await self._journal.claim(partitions)\n                    return barriers, await recover(partitions)\n",
+        new="ends = await recover(partitions)\n"
+        "                    await self._journal.claim(partitions)\n"
+        "                    return {}, ends\n",
         test=SIMULATED,
     ),
     Bug(

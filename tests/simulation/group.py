@@ -30,7 +30,8 @@ class Group:
     async def join(self, member: str) -> tuple[int, list[int]]:
         """The next generation and what it gives to `member`."""
         self._known.add(member)
-        given = self._joined[member] = asyncio.get_running_loop().create_future()
+        given: asyncio.Future[tuple[int, list[int]]] = asyncio.get_running_loop().create_future()
+        self._joined[member] = given
         self._begin()
         self._form()
         return await given

@@ -25,8 +25,8 @@ _failing = Rule(
     cooldown="3s",
 )
 _busy = Rule(
-    name="busy", select=event.outcome == "tool_error", measure=count(), over="2s", every="1s", warning=above(1), critical=above(3),
-    cooldown="2s", summary="{value:g} failures of {service}",
+    name="busy", select=event.outcome == "tool_error", measure=count(), over="2s", every="1s", warning=above(1),
+    critical=above(3), cooldown="2s", summary="{value:g} failures of {service}",
 )  # fmt: skip
 _slow = Rule(
     name="slow", select=event.kind == "operation", measure=mean("dur_us"), over="2s", every="1s", warning=above(20, at_least=2),
@@ -105,7 +105,8 @@ class Load:
         fails = choices.random() < (0.8 if who in self._failing else 0.1)
         return {
             "ts": ts, "kind": "operation", "tenant": who[0], "service": who[1], "tool": choices.choice(("read", "write")),
-            "outcome": "tool_error" if fails else "ok", "dur_us": choices.choice((1, 5, 30, 90)), "weight": choices.choice((1, 1, 2)),
+            "outcome": "tool_error" if fails else "ok", "dur_us": choices.choice((1, 5, 30, 90)),
+            "weight": choices.choice((1, 1, 2)),
         }  # fmt: skip
 
     def _append(self, place: int, record: New) -> None:

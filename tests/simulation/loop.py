@@ -31,7 +31,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         return []
 
     def _run_once(self) -> None:
-        ready: Any = self._ready  # type: ignore[has-type]
+        ready: Any = self._ready  # type: ignore[attr-defined]
         if len(ready) > 1:
             shuffled = list(ready)
             self._choices.shuffle(shuffled)

@@ -13,7 +13,7 @@ from aiokafka import TopicPartition
 from streams.records import Outgoing
 from streams.runtime.producer import Changelog
 from streams.settings import Settings
-from tests.simulation.broker import Broker, New, Place, Record, Sequenced
+from tests.simulation.broker import Broker, Log, New, Place, Record, Sequenced
 
 _T = TypeVar("_T")
 RETRY: Final = 0.15
@@ -193,11 +193,11 @@ class SimulatedProducer:
     def __init__(self, process: Process, fence: str | None, limit: int) -> None:
         self._process, self._fence, self._limit = process, fence, limit
         self._turn = asyncio.Lock()
-        self._id = (-1, -1)
+        self.id = (-1, -1)
         self._number = 0
 
     async def start(self) -> None:
-        self._id = await self._process.call(lambda: self._process.broker.init_producer(self._fence))
+        self.id = await self._process.call(lambda: self._process.broker.init_producer(self._fence))
 
     async def stop(self) -> None:
         """It has no connections."""
@@ -207,7 +207,7 @@ class SimulatedProducer:
 
     async def send_batch(self, batch: SimulatedBatch, topic: str, *, partition: int) -> asyncio.Task[Metadata]:
         self._number += 1
-        return self._process.spawn(self._send((topic, partition), batch.records, Sequenced(*self._id, self._number)))
+        return self._process.spawn(self._send((topic, partition), batch.records, Sequenced(*self.id, self._number)))
 
     async def _send(self, place: Place, records: list[New], by: Sequenced) -> Metadata:
         async with self._turn:
@@ -220,6 +220,11 @@ class SimulatedChangelog(Changelog):
     def __init__(self, settings: Settings, role: str, process: Process, limit: int) -> None:
         super().__init__(settings, role)
         self._process, self._limit = process, limit
+
+    def is_last(self, partition: int, log: Log) -> bool:
+        """Whether nobody has written after this one has claimed the partition."""
+        producer: Any = self._producers.get(partition)
+        return producer is not None and log.producers.get(producer.id[0], (-1,))[0] == producer.id[1]
 
     def _producer(self, fence: str | None) -> Any:
         return SimulatedProducer(self._process, fence, self._limit)

@@ -10,7 +10,8 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
+from unittest.mock import patch
 
 from streams.runtime import producer, staging
 from streams.settings import Settings
@@ -74,13 +75,11 @@ def _close(loop: SimulatedLoop) -> None:
 @contextlib.contextmanager
 def _batches_of(size: int) -> Iterator[None]:
     """Checkpoints beyond `size` bytes are staged."""
-    before: Any = producer.CHECKPOINT_LIMIT, staging._ROOM
-    changed: tuple[Any, ...] = (producer, staging)
-    changed[0].CHECKPOINT_LIMIT, changed[1]._ROOM = size, size - min(1_024, size // 3)
-    try:
+    with (
+        patch.object(producer, "CHECKPOINT_LIMIT", size),
+        patch.object(staging, "_ROOM", size - min(1_024, size // 3)),
+    ):
         yield
-    finally:
-        changed[0].CHECKPOINT_LIMIT, changed[1]._ROOM = before
 
 
 class _World:
@@ -102,7 +101,7 @@ class _World:
             ENGINE: Group(events, choices, broker.notify),
             NOTIFIER: Group(transitions, choices, broker.notify),
         }
-        limit = choices.choice((1_800, 2_500, MIB))
+        limit = choices.choice((400, 1_200, MIB))
         rulesets = {ruleset.id: ruleset for ruleset in RULESETS}
         self.world = World(choices, broker, Redis(loop.time, choices), groups, rulesets, SETTINGS)
         self.workers = [Worker(self.world, name, self._arm) for name in "abc"[: choices.randint(2, 3)]]

@@ -12,12 +12,12 @@ from streams.notifier.partition import DECISION_HEADER
 from streams.topics import ALERT_STATE, ALERTS, DEAD_LETTERS, ENGINE, EVENTS, TRANSITIONS, changelog_name
 from tests.faults.log import Logged, as_log
 from tests.faults.state import PrunedOracle, cells_of_oracle, cells_of_table, fold_changelog, marker_of
-from tests.simulation.worker import World
+from tests.simulation.worker import World, as_logged
 
 
 def differences(world: World, *, faults: bool, zombies: bool) -> tuple[list[str], Counter[str]]:
     """Everything that is not as it must be, in sentences; and counts."""
-    found: list[str] = []
+    found = list(world.wrong)
     counts: Counter[str] = Counter()
     expected = _compare_state(world, found, counts)
     said = _compare_transitions(world, expected, found, counts)
@@ -26,11 +26,8 @@ def differences(world: World, *, faults: bool, zombies: bool) -> tuple[list[str]
 
 
 def _logged(world: World, topic: str) -> list[Logged]:
-    return [
-        Logged(record.partition, record.offset, record.timestamp, record.key, record.value, record.headers)
-        for number in range(world.broker.partitions[topic])
-        for record in world.broker.logs[topic, number].records
-    ]
+    logs = [world.broker.logs[topic, number] for number in range(world.broker.partitions[topic])]
+    return [as_logged(record) for log in logs for record in log.records]
 
 
 def _compare_state(world: World, found: list[str], counts: Counter[str]) -> dict[str, str]:
@@ -47,9 +44,11 @@ def _compare_state(world: World, found: list[str], counts: Counter[str]) -> dict
         table = tables.get(number, {})
         cells, held = cells_of_oracle(oracle), cells_of_table(table, oracle)
         counts["cells"] += len(cells)
-        for key in cells.keys() | held.keys():
-            if cells.get(key) != held.get(key):
-                found.append(f"partition {number}: {key} holds {held.get(key)}, and {cells.get(key)} is right")
+        found += [
+            f"partition {number}: {key} holds {held.get(key)}, and {cells.get(key)} is right"
+            for key in cells.keys() | held.keys()
+            if cells.get(key) != held.get(key)
+        ]
         marker = marker_of(table)
         if marker is None or (marker.applied, marker.stream_time, marker.seq, marker.origins) != (
             oracle.applied, oracle.stream_time, oracle.seq, oracle.markers,

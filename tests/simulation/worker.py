@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from schemas.rule import Ruleset
@@ -21,7 +22,9 @@ from streams.runtime.rulesets import Rulesets
 from streams.settings import Settings
 from streams.testing import START
 from streams.topics import ENGINE, EVENTS, NOTIFIER, TRANSITIONS
-from tests.simulation.broker import Broker
+from tests.faults.log import Logged
+from tests.faults.state import fold_changelog
+from tests.simulation.broker import Broker, Record
 from tests.simulation.disk import Disk, SimulatedStore
 from tests.simulation.group import SESSION, Group
 from tests.simulation.process import Process, SimulatedChangelog, SimulatedConsumer, SimulatedOutbox
@@ -57,6 +60,7 @@ class World:
     settings: Settings
     taking_over: Callable[[], None] = lambda: None
     happened: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
 
     def say(self, text: str) -> None:
         """Note what happened, and when."""
@@ -132,9 +136,7 @@ class Worker:
         journals = {role: SimulatedChangelog(world.settings, role, process, BATCH) for role in (ENGINE, NOTIFIER)}
 
         async def notifier(number: int, items: Iterable[tuple[bytes, bytes]], _abandoned: asyncio.Event) -> Fold:
-            return NotifierPartition.restore(
-                "", number, items, cooldowns=cooldowns, journal=journals[NOTIFIER], clock=self.now
-            )
+            return NotifierPartition.restore("", number, items, cooldowns=cooldowns, journal=journals[NOTIFIER], clock=self.now)
 
         failures = []
         for role, restore in ((ENGINE, engine), (NOTIFIER, notifier)):
@@ -178,6 +180,7 @@ class Worker:
                 partitions.suspend()
                 taking.cancel()
             if partitions_open:
+                self._check_recovered(numbers, journal, store)
                 await self._fold(process, role, partitions, generation, member)
             partitions.suspend()
             await partitions.finish()
@@ -186,6 +189,21 @@ class Worker:
             if not self.is_wanted:
                 group.leave(member)
                 process.kill()
+
+    def _check_recovered(self, numbers: list[int], journal: SimulatedChangelog, store: SimulatedStore) -> None:
+        """Who opens a partition that nobody else has claimed since holds all that the changelog says."""
+        for number in numbers:
+            log = self.world.broker.logs[journal.topic, number]
+            if journal.is_last(number, log):
+                if store.unfinished(number) is not None:
+                    self.world.wrong.append(
+                        f"{self.name} leaves a checkpoint of partition {number} of {journal.topic} unfinished"
+                    )
+                held = dict(store.items_of(number))
+                said = fold_changelog(as_logged(record) for record in log.records).get(number, {})
+                if held != said:
+                    keys = sorted(key for key in held.keys() | said.keys() if held.get(key) != said.get(key))
+                    self.world.wrong.append(f"{self.name} opens partition {number} of {journal.topic} without {keys}")
 
     async def _fold(self, process: Process, role: str, partitions: Partitions, generation: int, member: str) -> None:
         broker, group, topic = self.world.broker, self.world.groups[role], SOURCES[role]
@@ -197,9 +215,8 @@ class Worker:
                 await broker.changed()
                 continue
             number = process.choices.choice(waiting)
-            records = await process.call(
-                lambda: broker.logs[topic, number].read(positions[number], _some(process)), harmless=True
-            )  # noqa: B023
+            log, position = broker.logs[topic, number], positions[number]
+            records = await process.call(partial(log.read, position, process.choices.choice((1, 3, 8, 20))), harmless=True)
             if records:
                 positions[number] = records[-1].offset + 1
                 await partitions.process(number, generation, records)
@@ -207,5 +224,6 @@ class Worker:
                     positions[number] = max(positions[number] - 4, 0)
 
 
-def _some(process: Process) -> int:
-    return process.choices.choice((1, 3, 8, 20))
+def as_logged(record: Record) -> Logged:
+    """A record as the verdict of the fault tests takes it."""
+    return Logged(record.partition, record.offset, record.timestamp, record.key, record.value, record.headers)
