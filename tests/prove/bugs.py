@@ -89,7 +89,7 @@ BUGS: Final = (
         name="read state of any version",
         guarantee="state that another release wrote is read as it was meant, or refused",
         file="streams/kernel/state_version.py",
-        old="    if found != readable:",
+        old="    if found not in readable:",
         new="    if False:",
         test="tests/kernel/test_partition.py::test_a_state_of_another_version_is_refused",
     ),
