@@ -204,6 +204,8 @@ BUGS: Final = (
         old="            self._held.set(key, episode.until)\n",
         new="            self._held.set(key, episode.until) if self._applied < 0 else None\n",
         test=SIMULATED,
+    ),
+    Bug(
         name="pass over the parts of a checkpoint",
         guarantee="a large checkpoint that was not completed counts whole",
         file="streams/runtime/staging.py",
