@@ -104,7 +104,6 @@ class Partition:
                 await self._fold(part)
                 at += len(part)
                 await asyncio.sleep(0)
-            self.next_offset = max(self.next_offset, self.fold.applied + 1)
             return len(records) - first
 
     async def wake(self, now: int) -> None:

@@ -189,6 +189,9 @@ class Partitions:
                 "%s: partition %d: %d records before offset %d are missing in the log (retention, or a transaction)",
                 self.role, number, missing, records[0].offset,
             )  # fmt: skip
+        partition.next_offset = max(
+            partition.next_offset, records[-1].offset + 1
+        )  # the next chunk may come before this is folded
         try:
             count = await partition.process(records)
         except AbandonedError:

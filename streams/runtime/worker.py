@@ -155,8 +155,9 @@ class Worker:
             failed.result()
             raise CrashedError("a service ended by itself")
         for role in self._roles:
-            if role.app.partitions.failure.done():
-                role.app.partitions.failure.result()
+            failure = role.app.partitions.failure
+            if failure.done() and not failure.cancelled():
+                failure.result()
         if not in_order:
             raise UnsavedError("what was done since the last checkpoint was not saved; the next start does it again")
 
