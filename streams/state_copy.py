@@ -183,7 +183,7 @@ class CopyReader:
                     raise StateCopyError(f"{self._path} is damaged or was cut off after {number} frames")
                 try:
                     frame = msgspec.msgpack.decode(body, type=list[Any])
-                except msgspec.DecodeError as error:
+                except (msgspec.DecodeError, ValueError, RecursionError) as error:
                     raise StateCopyError(f"{self._path} is damaged at frame {number}: {error}") from None
                 if frame[:1] == ["end"]:
                     if frame[1:] != [number, digest.hexdigest()] or file.read(1):

@@ -70,7 +70,8 @@ class Publishing:
     old: int = 0
     _widest: int = NO_RULES
     _begun: float = field(default_factory=time.monotonic)
-    _waiting: deque[asyncio.Future[Any]] = field(default_factory=deque)
+    _read: int = 0
+    _waiting: deque[tuple[int, asyncio.Future[Any]]] = field(default_factory=deque)
 
     async def run(self, settings: Settings, source: IO[bytes], *, shift_to_now: bool) -> None:
         """Publish the lines of `source`."""
@@ -94,6 +95,13 @@ class Publishing:
             try:
                 await producer.start()
                 await self._lines(producer, settings.topic_prefix + EVENTS.name, source, shift)
+            except asyncio.CancelledError:
+                await producer.stop()
+                click.echo(
+                    f"stopped; everything before line {self.resume()} is dealt with: go on with `tail -n +{self.resume()}`",
+                    err=True,
+                )
+                raise
             finally:
                 await producer.stop()
                 click.echo(self.summary(), err=True)
@@ -106,7 +114,8 @@ class Publishing:
             said = time.monotonic()
             async for line in lines_of(source):
                 for record in self._records(line, shift, progress):
-                    await self._send(producer, topic, record)
+                    await self._send(producer, topic, record, line.number)
+                self._read = line.number
                 now = time.monotonic()
                 if now - said > (0.2 if console.is_terminal else 10):
                     said = now
@@ -114,7 +123,17 @@ class Publishing:
                     if not console.is_terminal:
                         click.echo(self.summary(), err=True)
             while self._waiting:
-                await self._waiting.popleft()
+                await self._taken()
+
+    async def _taken(self) -> None:
+        """Wait for the record that was sent first. It stays in line where this is stopped."""
+        await asyncio.shield(self._waiting[0][1])
+        self._waiting.popleft()
+
+    def resume(self) -> int:
+        """The first line of which not every record is known to be published."""
+        open_lines = (line for line, sent in self._waiting if not sent.done() or sent.cancelled() or sent.exception())
+        return min(open_lines, default=self._read + 1)
 
     def _records(self, line: Line, shift: int, progress: Progress) -> list[EventRecord]:
         now = time.time_ns() // 1000
@@ -137,15 +156,15 @@ class Publishing:
         self.old += old
         return records
 
-    async def _send(self, producer: AIOKafkaProducer, topic: str, record: EventRecord) -> None:
+    async def _send(self, producer: AIOKafkaProducer, topic: str, record: EventRecord, line: int) -> None:
         if self.rate:
             due = self._begun + (self.sent + len(self._waiting)) / self.rate
             await asyncio.sleep(max(0.0, due - time.monotonic()))
-        while len(self._waiting) >= IN_FLIGHT or (self._waiting and self._waiting[0].done()):
-            await self._waiting.popleft()
+        while len(self._waiting) >= IN_FLIGHT or (self._waiting and self._waiting[0][1].done()):
+            await self._taken()
         delivery = await producer.send(topic, record.value, key=record.key)
         delivery.add_done_callback(self._delivered)
-        self._waiting.append(delivery)
+        self._waiting.append((line, delivery))
 
     def _delivered(self, delivery: asyncio.Future[Any]) -> None:
         if not delivery.cancelled() and delivery.exception() is None:

@@ -11,6 +11,7 @@ import click
 
 from schemas.time import to_rfc3339
 from streams.commands.console import Failure, connected, examples, settings, visible
+from streams.kernel.state_version import StateVersionError
 from streams.runtime.producer import FencedError
 from streams.runtime.recomputation import Recomputation, UnreachableError
 from streams.runtime.repair import RepairError, compared, exported, imported, partitions_of, rebuilt
@@ -33,7 +34,7 @@ def command() -> None:
 def _done(configured: Settings, work: Coroutine[Any, Any, _Result]) -> _Result:
     try:
         return connected(configured, work)
-    except (RepairError, StateCopyError, UnreachableError, MissingRulesetError, FencedError) as error:
+    except (RepairError, StateCopyError, StateVersionError, UnreachableError, MissingRulesetError, FencedError) as error:
         raise Failure(str(error)) from None
 
 

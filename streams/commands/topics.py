@@ -14,7 +14,7 @@ from streams.commands.cluster import Cluster, Found, TopicError
 from streams.commands.console import Failure, connected, examples, settings, stdout
 from streams.commands.topic_check import Wanted, compare, refused_partitions, wanted
 from streams.settings import Settings
-from streams.topics import EVENTS, PARTITIONS
+from streams.topics import EVENTS, PARTITIONS, RULES
 
 _STYLES: Final = {"ok": "green", "created": "bold green", "changed": "yellow", "differs": "bold red"}
 
@@ -74,7 +74,9 @@ async def _topics(settings: Settings, partitions: int | None, *, yes: bool) -> b
         )
     differ = [row for row in rows if row.state == "differs"]
     if not differ:
-        click.echo(f"{len(rows)} topics on {settings.bootstrap_servers} are ready; next: tocsin deploy rules/")
+        has_rules = any(row.found and row.found.holds_data for row in rows if row.topic.name.endswith(RULES.name))
+        step = "tocsin run" if has_rules else "tocsin deploy rules/"
+        click.echo(f"{len(rows)} topics on {settings.bootstrap_servers} are ready; next: {step}")
     return not differ
 
 

@@ -57,7 +57,7 @@ class Metrics:
         self.events = counter("events", "Events that were decoded.")
         self.bytes = counter("bytes", "Bytes of values that were decoded.")
         self.counted = counter("events_counted", "Events that were counted on the partition they belong to.")
-        self.duplicates = counter("duplicate_events", "Forwarded events that had come before.")
+        self.duplicates = counter("duplicate_events", "Forwarded events, and rows of redriven records, that had come before.")
         self.forwarded = counter("forwarded_events", "Events that were found on another partition and sent to theirs.")
         self.dead_letters = counter("dead_letters", "Records that could not be processed.", "reason")
         self.late = counter("late_events", "Events that came after their slice had left every window of the rule.", "rule")

@@ -61,6 +61,6 @@ def applied_of(items: dict[bytes, bytes]) -> int | None:
     """The last offset that a table covers; None where it says none that can be read."""
     try:
         applied = msgspec.msgpack.decode(items[MARKER])[1]
-    except (KeyError, IndexError, TypeError, msgspec.DecodeError):
+    except (KeyError, IndexError, TypeError, ValueError, msgspec.DecodeError):
         return None
     return applied if isinstance(applied, int) else None

@@ -189,9 +189,8 @@ class Partitions:
                 "%s: partition %d: %d records before offset %d are missing in the log (retention, or a transaction)",
                 self.role, number, missing, records[0].offset,
             )  # fmt: skip
-        partition.next_offset = max(
-            partition.next_offset, records[-1].offset + 1
-        )  # the next chunk may come before this is folded
+        # Chunks wait here in order while the one before is folded, and are no gap.
+        partition.next_offset = max(partition.next_offset, records[-1].offset + 1)
         try:
             count = await partition.process(records)
         except AbandonedError:

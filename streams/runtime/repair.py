@@ -113,7 +113,7 @@ def _shown(value: bytes | None) -> str:
         return "nothing"
     try:
         return str(msgspec.msgpack.decode(value))
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, ValueError):
         return repr(value)
 
 

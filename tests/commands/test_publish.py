@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -10,7 +13,9 @@ import pytest
 
 from streams.partitioner import partition_of
 from streams.settings import Settings
-from tests.commands.running import event, lines, module, records, tocsin
+from tests.command import ROOT, TOCSIN
+from tests.command import environment as isolated
+from tests.commands.running import environment, event, lines, module, records, tocsin
 
 pytestmark = pytest.mark.integration
 
@@ -58,6 +63,22 @@ def test_the_rate_is_kept(own: Settings) -> None:
     appended = [record.timestamp for record in records(own, "mcp.events")]
     assert len(appended) == 20
     assert 900 <= max(appended) - min(appended) < 5_000
+
+
+def test_one_that_is_stopped_says_where_to_go_on(own: Settings, tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    file.write_bytes(lines(*[event(service=f"s{number}") for number in range(5_000)]))
+    command = [*TOCSIN, "publish", str(file), "--rate", "50"]
+    publishing = subprocess.Popen(command, cwd=ROOT, env=isolated(environment(own)), stderr=subprocess.PIPE, text=True)
+    while len(records(own, "mcp.events")) < 20:
+        assert publishing.poll() is None
+    publishing.send_signal(signal.SIGINT)
+    said = publishing.communicate(timeout=60)[1]
+    found = re.search(r"stopped; everything before line (\d+) is dealt with", said)
+    assert found, said
+    there = {json.loads(record.value or b"")["service"] for record in records(own, "mcp.events")}
+    assert {f"s{number}" for number in range(int(found[1]) - 1)} <= there
+    assert len(there) - (int(found[1]) - 1) in (0, 1), "what was in flight may be there as well"
 
 
 def test_publishing_without_topics_names_the_command(settings: Settings) -> None:

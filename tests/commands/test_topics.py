@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from aiokafka.admin import NewTopic
@@ -11,7 +12,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from streams.commands.cluster import Cluster
 from streams.settings import Settings
 from streams.topics import TOPICS
-from tests.commands.running import delete_topics, send, tocsin, with_admin
+from tests.commands.running import delete_topics, module, send, tocsin, with_admin
 
 pytestmark = pytest.mark.integration
 
@@ -38,6 +39,12 @@ def test_topics_are_created_once_and_found_right_then(settings: Settings) -> Non
     assert config(settings, "mcp.events")["message.timestamp.type"] == "LogAppendTime"
     assert config(settings, "mcp.events")["retention.ms"] == "1209600000"
     asyncio.run(delete_topics(settings))
+
+
+def test_the_next_step_is_named(own: Settings, tmp_path: Path) -> None:
+    assert tocsin(own, "topics").stdout.endswith("next: tocsin deploy rules/\n")
+    assert tocsin(own, "deploy", module(tmp_path, one="1m")).exit_code == 0
+    assert tocsin(own, "topics").stdout.endswith("next: tocsin run\n")
 
 
 def test_an_empty_topic_is_configured_anew_and_keeps_its_other_settings(own: Settings) -> None:

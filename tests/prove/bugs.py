@@ -343,4 +343,20 @@ BUGS: Final = (
         new="        if False:",
         test="tests/runtime/test_recovery.py::test_a_batch_that_cannot_be_read_is_no_empty_record",
     ),
+    Bug(
+        name="take a damaged copy for whole",
+        guarantee="a copy of state is read whole or not at all",
+        file="streams/state_copy.py",
+        old="if frame[1:] != [number, digest.hexdigest()] or file.read(1):",
+        new="if False:",
+        test="tests/streams/test_state_copy.py::test_no_damage_goes_unseen",
+    ),
+    Bug(
+        name="take chunks that wait for a gap",
+        guarantee="records are said to be missing only where the log lacks them",
+        file="streams/runtime/partitions.py",
+        old="        partition.next_offset = max(partition.next_offset, records[-1].offset + 1)\n",
+        new="",
+        test="tests/runtime/test_partitions.py::test_chunks_that_wait_for_the_one_before_are_no_gap",
+    ),
 )

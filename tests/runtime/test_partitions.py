@@ -190,6 +190,16 @@ async def test_a_partition_that_waits_holds_up_no_other(monkeypatch: pytest.Monk
     running.cancel()
 
 
+async def test_chunks_that_wait_for_the_one_before_are_no_gap() -> None:
+    world, metrics = World(), Metrics()
+    partitions = partitions_of(world, metrics)
+    await partitions.take_over([0], 1, world, world.recover)
+    await partitions.process(0, 1, records(0, 5))
+    await asyncio.gather(*[partitions.process(0, 1, records(first, first + 999)) for first in (6, 1006, 2006)])
+    assert partitions.applied() == {0: 3005}
+    assert not metrics.registry.get_sample_value("tocsin_missing_records_total", {"role": "engine"})
+
+
 async def test_records_that_are_missing_in_the_log_are_counted() -> None:
     world, metrics = World(), Metrics()
     partitions = partitions_of(world, metrics)
