@@ -250,6 +250,6 @@ class _World:
             for number, partition in opened:
                 if partition.fold.applied != broker.logs[topic, number].end - 1 or partition.dirty_since is not None:
                     return False
-                if getattr(partition.fold, "held_episodes", 0):
+                if getattr(partition.fold, "held_episodes", 0) or partition._turn.locked():  # in the middle of a release
                     return False
         return all(worker.outbox is None or worker.outbox.is_empty for worker in self.workers)
