@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from tests.simulation.__main__ import play_all
+from tests.simulation.play import play_all
 from tests.simulation.simulate import KINDS, simulate
 
 FIRST = 200
