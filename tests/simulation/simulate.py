@@ -231,7 +231,9 @@ class _World:
                 load.tick()
                 ticks += 1
             elif self._is_settled():
-                return None
+                await asyncio.sleep(0.5)  # a firing that is being released is neither held nor sent
+                if self._is_settled():
+                    return None
         applied = {
             f"{worker.name}: {role}": partitions.applied() for worker in self.workers for role, partitions in worker.roles.items()
         }
