@@ -74,7 +74,7 @@ class Settings:
         if int(self.session_timeout) < 6:
             raise SettingsError("TOCSIN_SESSION_TIMEOUT: brokers refuse less than 6 seconds")
         for name in ("kafka_password_file", "kafka_ca", "kafka_certificate", "kafka_key"):
-            if getattr(self, name) and not Path(getattr(self, name)).is_file():
+            if getattr(self, name) and not _is_file(getattr(self, name)):
                 raise SettingsError(f"{variable(name)}={getattr(self, name)}: there is no such file")
         if self.kafka_security_protocol.startswith("SASL") and not (self.kafka_username and self.password()):
             raise SettingsError("SASL needs TOCSIN_KAFKA_USERNAME and TOCSIN_KAFKA_PASSWORD or TOCSIN_KAFKA_PASSWORD_FILE")
@@ -139,6 +139,13 @@ class Settings:
 def variable(name: str) -> str:
     """The environment variable of a setting."""
     return f"TOCSIN_{name.upper()}"
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except OSError:  # a name that is too long, a folder that may not be read
+        return False
 
 
 def _is_redis(url: str) -> bool:

@@ -11,6 +11,7 @@ from tests.fuzz.targets import TARGETS
 FOUND_WRONG = (
     ("settings", b"REDIS_URL=redis://["),
     ("settings", b"REDIS_URL=redis://host:port"),
+    ("settings", b"KAFKA_CA=" + b"long" * 100),
     ("settings", "METRICS_PORT=²".encode()),
 )
 """Inputs on which a target failed once."""
