@@ -13,6 +13,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from redis.asyncio import Redis
@@ -33,6 +34,8 @@ CHECK_DEADLINE: Final = 5.0
 RETRY_EVERY: Final = MICROS
 """Microseconds between attempts while Redis is away."""
 MAX_LOCAL: Final = 10_000
+MAX_OWED: Final = 200
+"""Cooldowns won in memory that are claimed in Redis with one call."""
 PER_MINUTE: Final = 100
 """Firings that are dispatched per minute and process while Redis is away."""
 CAP_HOLD: Final = 5 * MICROS
@@ -186,11 +189,16 @@ class _Bucket:
 
 
 class FailOpenCooldowns:
-    """Cooldowns in Redis, and in memory while Redis is away; asked again once per second, so that nothing waits for it."""
+    """Cooldowns in Redis, and in memory while Redis is away; asked again once per second, so that nothing waits for it.
+
+    What was won in memory is claimed in Redis when it answers again: a call that came too late, because this process was
+    busy, must not cost a notification too many.
+    """
 
     def __init__(self, redis: RedisCooldowns, local: LocalCooldowns, clock: Callable[[], int] = monotonic) -> None:
         self._redis, self._local, self._clock = redis, local, clock
         self._retry_at: int | None = None
+        self._owed: OrderedDict[str, tuple[Claim, int]] = OrderedDict()
 
     @property
     def is_degraded(self) -> bool:
@@ -204,18 +212,21 @@ class FailOpenCooldowns:
         now = self._clock()
         if self._retry_at is not None:
             if now < self._retry_at:
-                return await self._local.claim(claims)
+                return await self._claim_locally(claims)
             self._retry_at = now + RETRY_EVERY  # one call tries; those beside it do not wait
+        owed = self._owed_first(claims, now)
         try:
-            replies = await self._redis.claim(claims)
+            replies = (await self._redis.claim([*owed, *claims]))[len(owed) :]
         except (RedisError, OSError, TimeoutError) as error:
             self._fail(error)
-            return await self._local.claim(claims)
+            return await self._claim_locally(claims)
         errors = [reply for reply in replies if isinstance(reply, RedisError)]
         if len(errors) == len(claims):
             self._fail(errors[0])
         else:
             self._recover()
+            for claim in owed:
+                del self._owed[claim.group]
         return [await self._settle(claim, reply) for claim, reply in zip(claims, replies, strict=True)]
 
     async def check(self) -> str | None:
@@ -228,9 +239,29 @@ class FailOpenCooldowns:
 
     async def _settle(self, claim: Claim, reply: Claimed | RedisError) -> Claimed:
         if isinstance(reply, RedisError):
-            return (await self._local.claim((claim,)))[0]
+            return (await self._claim_locally((claim,)))[0]
         self._local.remember(claim, reply)
         return reply
+
+    async def _claim_locally(self, claims: Sequence[Claim]) -> list[Claimed]:
+        answers = await self._local.claim(claims)
+        for claim, claimed in zip(claims, answers, strict=True):
+            if claimed.won and claimed.remaining == claim.ttl:
+                self._owed[claim.group] = (claim, self._clock() + claim.ttl)
+                self._owed.move_to_end(claim.group)
+        while len(self._owed) > MAX_LOCAL:
+            self._owed.popitem(last=False)
+        return answers
+
+    def _owed_first(self, claims: Sequence[Claim], now: int) -> list[Claim]:
+        """What is to be claimed before `claims`: first what was won of their groups, then some of the rest."""
+        if not self._owed:
+            return []
+        for group in [group for group, (_, until) in self._owed.items() if until <= now]:
+            del self._owed[group]
+        asked = dict.fromkeys(claim.group for claim in claims if claim.group in self._owed)
+        groups = [*asked, *(group for group in list(self._owed)[:MAX_OWED] if group not in asked)]
+        return [replace(claim, ttl=until - now) for claim, until in (self._owed[group] for group in groups)]
 
     def _fail(self, error: Exception) -> None:
         if self._retry_at is None:

@@ -164,6 +164,44 @@ async def test_one_line_tells_that_redis_went_and_one_that_it_came_back(clock: C
     assert "cooldowns restored" in second
 
 
+class Remote(FakeRedis):
+    """A Redis that keeps what is claimed."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.held = LocalCooldowns(clock, per_minute=10**6)
+
+    async def claim(self, claims: Sequence[Claim]) -> list[Claimed | RedisError]:
+        if self.error is not None:
+            raise self.error
+        return [*await self.held.claim(claims)]
+
+
+async def test_what_was_won_while_redis_was_away_is_claimed_there_when_it_is_back(clock: Clock) -> None:
+    redis = Remote(clock)
+    store = FailOpenCooldowns(redis, LocalCooldowns(clock), clock)
+    redis.error = TimeoutError()
+    assert (await one(store, ask("g", "a"))).won
+    await one(store, ask("h", "c"))
+    clock.advance("5m")
+    redis.error = None
+    refused = await one(store, ask("g", "b"))
+    assert (refused.won, refused.holder, refused.remaining) == (False, "a", 10 * MINUTE)
+    assert not (await redis.held.claim([ask("h", "d")]))[0].won, "the others are claimed too"
+    clock.advance("10m")
+    assert (await one(store, ask("g", "b"))).won
+
+
+async def test_what_ended_while_redis_was_away_is_not_claimed(clock: Clock) -> None:
+    redis = Remote(clock)
+    store = FailOpenCooldowns(redis, LocalCooldowns(clock), clock)
+    redis.error = TimeoutError()
+    await one(store, ask("g", "a"))
+    clock.advance("15m")
+    redis.error = None
+    assert (await one(store, ask("g", "b"))).won
+
+
 async def test_no_claims_are_no_call(clock: Clock) -> None:
     redis = FakeRedis()
     assert await FailOpenCooldowns(redis, LocalCooldowns(clock), clock).claim([]) == []

@@ -86,6 +86,14 @@ BUGS: Final = (
         test="tests/notifier/test_partition.py::test_a_firing_released_before_a_crash_is_released_before_its_resolve_is_replayed",
     ),
     Bug(
+        name="forget what was won without Redis",
+        guarantee="a cooldown that began while Redis was away goes on when it is back",
+        file="streams/notifier/cooldown.py",
+        old="replies = (await self._redis.claim([*owed, *claims]))[len(owed) :]",
+        new="replies = await self._redis.claim(claims)",
+        test="tests/notifier/test_cooldown.py::test_what_was_won_while_redis_was_away_is_claimed_there_when_it_is_back",
+    ),
+    Bug(
         name="a stale alert takes the cooldown",
         guarantee="what is decided too late to page holds nothing back",
         file="streams/notifier/policy.py",
