@@ -16,16 +16,19 @@ from schemas.time import Moment, to_rfc3339
 Status = Literal["firing", "resolved"]
 Time = Annotated[Moment, PlainSerializer(to_rfc3339, return_type=str, when_used="json")]
 VERSION: Final = 1
+RULE_FAILING: Final = "tocsin.rule_failing"
+"""The rule of the alerts that say that a rule fails. No rule module can define one of this name."""
 
 
 class Reason(StrEnum):
-    """Why a transition happened (the first four), and what the notifier made of it (the rest)."""
+    """Why a transition happened (the first six), and what the notifier made of it (the rest)."""
 
     CONDITION_MET = "condition_met"
     SEVERITY_RAISED = "severity_raised"
     RECOVERED = "recovered"
     NO_DATA = "no_data"
     RULE_REMOVED = "rule_removed"
+    RULE_FAILING = "rule_failing"
     FIRST_NOTIFICATION = "first_notification"
     COOLDOWN_OVER = "cooldown_over"
     RESOLVED = "resolved"

@@ -11,14 +11,15 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from schemas.alert import Transition
+from schemas.alert import RULE_FAILING, Reason, Transition
 from schemas.number import to_fixed
 from streams.kernel.aggregates import Aggregate, merged
 from streams.kernel.columns import Bool, Columns, Float, Int
 from streams.kernel.expression import mask
+from streams.kernel.failing import Failed, Failure, decode_failure, encode_failure, failing_key, failing_transition
 from streams.kernel.group import Group, Key, cell_key, decode_group, encode_group, group_key
 from streams.kernel.judge import Plan, Windows
-from streams.kernel.lifecycle import Firing, Judgement, Opening, Resolved, advance
+from streams.kernel.lifecycle import Episode, Firing, Judgement, Opening, Resolved, advance
 from streams.kernel.reduction import reduce_rows
 from streams.kernel.slices import Reach, reach_at
 from streams.kernel.transition import Decider, make_transition
@@ -26,13 +27,14 @@ from streams.kernel.transition import Decider, make_transition
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The rows of a chunk that are folded: those from `start` on, of which `counted` bool[n] count here.
+    """The rows of a chunk that are folded: those in [start, end), of which `counted` bool[n] count here.
 
     `times` int64[n] is stream time after each row; `before` is stream time before row `start`.
     """
 
     columns: Columns
     start: int
+    end: int
     counted: Bool
     times: Int
     before: int
@@ -42,6 +44,14 @@ class Rows:
         columns = self.columns
         return Decider(int(columns.offset[row]), int(columns.index[row]), int(columns.append_time[row]), at)
 
+    def by_record(self) -> Iterator[Rows]:
+        """The rows of each record."""
+        offsets = self.columns.offset[self.start : self.end]
+        edges = [self.start, *(np.flatnonzero(np.diff(offsets)) + self.start + 1).tolist(), self.end]
+        for start, end in pairwise(edges):
+            before = self.before if start == self.start else int(self.times[start - 1])
+            yield replace(self, start=start, end=end, before=before)
+
 
 class Entry(NamedTuple):
     """A transition with its place among those of a chunk."""
@@ -50,51 +60,126 @@ class Entry(NamedTuple):
     transition: Transition
 
 
+class _Kept(NamedTuple):
+    """A group as it was before the step that is being taken. Slices are replaced in it, never changed."""
+
+    group: Group
+    first_at: int
+    last_at: int
+    episode: Episode | None
+    cells: dict[int, Aggregate]
+
+
 class RuleGroups:
-    """One rule's groups in one partition."""
+    """One rule's groups in one partition. With a `failure` they stay as they are."""
 
     def __init__(self, plan: Plan, topic: str, partition: int, max_groups: int) -> None:
         self.plan = plan
         self.topic, self.partition, self.max_groups = topic, partition, max_groups
         self.groups: dict[Key, Group] = {}
+        self.failure: Failure | None = None
         self.late = 0
         self.overflow = 0
         self.judged = 0
         self._dirty_groups: set[Key] = set()
         self._dirty_cells: set[tuple[Key, int]] = set()
+        self._dirty_failure = False
         self._entries: list[Entry] = []
+        self._failed: list[Failed] = []
+        self._kept: dict[Key, _Kept | None] = {}
 
     # --- folding ---------------------------------------------------------------------------------------------------
 
     def fold(self, rows: Rows) -> None:
-        """Close the slices that stream time passes, and count and judge the rows between."""
+        """Close the slices that stream time passes, and count and judge the rows between.
+
+        Where that raises, they are folded record by record, so that the rule fails at the record and not at the chunk.
+        """
+        if self.failure is not None or self._attempt(partial(self._fold, rows)) is None:
+            return
+        for record in rows.by_record():
+            error = self._attempt(partial(self._fold, record))
+            if error is not None:
+                self._fail(error, record.decider(record.start, int(record.times[record.start])))
+                return
+
+    def tick(self, before: int, decider: Decider) -> None:
+        """Close the slices that a tick passes, which moves stream time from `before` to that of `decider`."""
+        previous, current = before // self.plan.every, decider.at // self.plan.every
+        if self.failure is not None or not self.groups or current == previous:
+            return
+        error = self._attempt(partial(self._close, previous, current, lambda at: replace(decider, at=at)))
+        if error is not None:
+            self._fail(error, decider)
+
+    def _attempt(self, step: Callable[[], None]) -> Exception | None:
+        """Take `step`; or leave everything as it was, and return why it cannot be taken."""
+        counts, told = (self.judged, self.late, self.overflow), len(self._entries)
+        self._kept.clear()
+        try:
+            step()
+        except MemoryError:
+            raise  # which says something about the machine, and nothing about the rule
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the other rules
+            self.judged, self.late, self.overflow = counts
+            del self._entries[told:]
+            for key, kept in self._kept.items():
+                if kept is None:
+                    self.groups.pop(key, None)
+                else:
+                    group = self.groups[key] = kept.group
+                    group.first_at, group.last_at, group.episode, group.cells = kept[1:]
+            return error
+        finally:
+            self._kept.clear()
+        return None
+
+    def _keep(self, group: Group) -> None:
+        """Remember `group` as it is before it changes."""
+        if group.key not in self._kept:
+            self._kept[group.key] = _Kept(group, group.first_at, group.last_at, group.episode, dict(group.cells))
+
+    def _fail(self, error: Exception, decider: Decider) -> None:
+        self.failure = Failure(decider.offset, decider.at, type(error).__name__)
+        self._dirty_failure = True
+        self._failed.append(Failed(self.plan.rule.name, decider.offset, error))
+        self._tell_failing(self.failure, decider, Reason.RULE_FAILING)
+
+    def _tell_failing(self, failure: Failure, decider: Decider, reason: Reason) -> None:
+        rule, source = self.plan.rule, (self.topic, self.partition)
+        transition = failing_transition(rule, self.plan.revision, failure, decider, reason, source)
+        place = (decider.offset, decider.index, decider.at, RULE_FAILING, (rule.name,))
+        self._entries.append(Entry(place, transition))
+
+    def _fold(self, rows: Rows) -> None:
         columns, plan = rows.columns, self.plan
         current = rows.times // plan.every
-        changes = np.flatnonzero(np.diff(current[rows.start :], prepend=rows.before // plan.every)) + rows.start
+        changes = np.flatnonzero(np.diff(current[rows.start : rows.end], prepend=rows.before // plan.every)) + rows.start
         touching = rows.counted & mask(plan.rule.select, columns)
         values = None
         if plan.field is not None:
             values = columns.number(plan.field)
             touching &= ~np.isnan(values)
         touched = np.flatnonzero(touching)
-        touched = touched[touched >= rows.start]
+        touched = touched[np.searchsorted(touched, rows.start) : np.searchsorted(touched, rows.end)]
         if not len(touched) and not len(changes):
             return
         of = None if plan.of is None else mask(plan.of, columns)
-        edges = [rows.start, *(change for change in changes.tolist() if change != rows.start), len(columns)]
+        edges = [rows.start, *(change for change in changes.tolist() if change != rows.start), rows.end]
         previous = rows.before // plan.every
         for begin, end in pairwise(edges):
             now = int(current[begin])
             if now > previous:
-                self.close(previous, now, partial(rows.decider, begin))
+                self._close(previous, now, partial(rows.decider, begin))
                 previous = now
             inside = touched[np.searchsorted(touched, begin) : np.searchsorted(touched, end)]
             if len(inside):
                 self._count(rows, inside, of, values, reach_at(now, plan.span, plan.baseline_span))
 
-    def close(self, previous: int, current: int, decider: Callable[[int], Decider]) -> None:
+    def _close(self, previous: int, current: int, decider: Callable[[int], Decider]) -> None:
         """Judge every group at each boundary from slice `previous` to `current`, and forget the idle ones."""
         for group in list(self.groups.values()):
+            self._keep(group)
             for number in range(previous + 1, current + 1):
                 self._judge_boundary(group, reach_at(number, self.plan.span, self.plan.baseline_span), decider)
                 if self._forget_if_idle(group, number):
@@ -162,6 +247,9 @@ class RuleGroups:
                     self.overflow += len(mine)
                     continue
                 group = self.groups[key] = Group(key, int(rows.times[first]), 0)
+                self._kept.setdefault(key, None)
+            else:
+                self._keep(group)
             added = cells[place]
             self.judged += len(mine)
             self._dirty_cells.update((key, number) for number in added)
@@ -172,7 +260,10 @@ class RuleGroups:
                 group.episode, before, inside, self._baseline(group, reach), int(rows.times[last])
             ):
                 for number, cell in added.items():
-                    group.cells.setdefault(number, Aggregate()).merge(cell)
+                    held = group.cells.get(number)
+                    if held is not None:
+                        cell.merge(held)
+                    group.cells[number] = cell
             else:
                 self._walk(rows, group, touched[mine], numbers[mine], of, values, reach, before)
             group.last_at = int(rows.times[last])
@@ -191,6 +282,9 @@ class RuleGroups:
     ) -> None:
         """Count and judge the rows of one group one by one. `judged` is its judged window without them."""
         columns = rows.columns
+        for number in set(numbers.tolist()):
+            held = group.cells.get(number)
+            group.cells[number] = Aggregate() if held is None else merged((held,))
         for row, number in zip(touched.tolist(), numbers.tolist(), strict=True):
             event = (
                 int(columns.offset[row]),
@@ -198,7 +292,7 @@ class RuleGroups:
                 of is not None and bool(of[row]),
                 None if values is None else to_fixed(float(values[row])),
             )
-            group.cells.setdefault(number, Aggregate()).add(*event)
+            group.cells[number].add(*event)
             if reach.first <= number <= reach.current:
                 judged.add(*event)
             self._judge(
@@ -234,6 +328,11 @@ class RuleGroups:
         entries, self._entries = self._entries, []
         return entries
 
+    def take_failed(self) -> list[Failed]:
+        """The failures since the last call."""
+        failed, self._failed = self._failed, []
+        return failed
+
     def take_counts(self) -> tuple[int, int, int]:
         """Rows judged, late and overflowing since the last call."""
         counts = self.judged, self.late, self.overflow
@@ -242,21 +341,44 @@ class RuleGroups:
 
     # --- rulesets --------------------------------------------------------------------------------------------------
 
-    def resolve_all(self, outcome: Resolved, decider: Decider) -> None:
-        """End every firing episode, and forget every group."""
+    def end(self, decider: Decider, reason: Reason) -> None:
+        """End every firing episode, forget every group, and say, for `reason`, that the rule does not fail any more."""
         for group in list(self.groups.values()):
             if isinstance(group.episode, Firing):
-                transition = make_transition(
-                    self.plan, group.key, group.episode, outcome, decider, None, None, (self.topic, self.partition)
-                )
-                self._tell(transition, decider, group.key)
+                # An episode that cannot be told must not keep the others from being told.
+                error = self._attempt(partial(self._resolve, group, group.episode, decider))
+                if error is not None:
+                    self._failed.append(Failed(self.plan.rule.name, decider.offset, error))
             self._forget(group)
+        if self.failure is not None:
+            self._tell_failing(self.failure, decider, reason)
+            self.failure, self._dirty_failure = None, True
 
-    def replan(self, plan: Plan, stream_time: int) -> None:
-        """Go on from `stream_time` under another revision of the rule, which aggregates the same."""
+    def _resolve(self, group: Group, episode: Firing, decider: Decider) -> None:
+        outcome, source = Resolved(Reason.RULE_REMOVED), (self.topic, self.partition)
+        transition = make_transition(self.plan, group.key, episode, outcome, decider, None, None, source)
+        self._tell(transition, decider, group.key)
+
+    def continues(self, plan: Plan) -> bool:
+        """Whether `plan` goes on with these groups: what it aggregates is the same, and it is not one that fails as it is."""
+        if self.failure is not None:
+            return self.plan.revision == plan.revision
+        return self.plan.state_id == plan.state_id
+
+    def replan(self, plan: Plan, decider: Decider) -> None:
+        """Go on under another revision of the rule, which aggregates the same."""
+        if self.failure is not None:
+            return
+        error = self._attempt(partial(self._replan, plan, decider.at))
+        self.plan = plan
+        if error is not None:
+            self._fail(error, decider)
+
+    def _replan(self, plan: Plan, stream_time: int) -> None:
         reach = reach_at(stream_time // self.plan.every, self.plan.span, self.plan.baseline_span)
         places = [self._level(level.severity) for level in plan.rule.levels]
         for group in self.groups.values():
+            self._keep(group)
             self._drop_slices(group, reach)
             episode = group.episode
             if episode is None:
@@ -264,7 +386,6 @@ class RuleGroups:
             since = tuple(None if place is None else episode.since[place] for place in places)
             group.episode = replace(episode, since=since)
             self._dirty_groups.add(group.key)
-        self.plan = plan
 
     def _level(self, severity: str) -> int | None:
         return next((rank for rank, level in enumerate(self.plan.rule.levels) if level.severity == severity), None)
@@ -274,7 +395,7 @@ class RuleGroups:
     @property
     def dirty(self) -> int:
         """How many keys `take_dirty` would write."""
-        return len(self._dirty_groups) + len(self._dirty_cells)
+        return len(self._dirty_groups) + len(self._dirty_cells) + self._dirty_failure
 
     def take_dirty(self) -> Iterator[tuple[bytes, bytes | None]]:
         """The keys that changed since the last call, with their values; None where they are gone."""
@@ -285,8 +406,11 @@ class RuleGroups:
             group = self.groups.get(key)
             cell = None if group is None else group.cells.get(number)
             yield cell_key(self.plan.state_id, key, number), None if cell is None else msgspec.msgpack.encode(cell.encode())
+        if self._dirty_failure:
+            yield failing_key(self.plan.state_id), None if self.failure is None else encode_failure(self.failure)
         self._dirty_groups.clear()
         self._dirty_cells.clear()
+        self._dirty_failure = False
 
     def restore_group(self, key: Key, value: bytes) -> None:
         """Take over a group as `take_dirty` wrote it."""
@@ -295,3 +419,7 @@ class RuleGroups:
     def restore_cell(self, key: Key, number: int, value: bytes) -> None:
         """Take over a slice; its group comes first."""
         self.groups[key].cells[number] = Aggregate.decode(msgspec.msgpack.decode(value))
+
+    def restore_failure(self, value: bytes) -> None:
+        """Take over a failure."""
+        self.failure = decode_failure(value)

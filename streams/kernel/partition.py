@@ -14,10 +14,10 @@ from schemas.alert import Reason, Transition
 from schemas.dead_letter import DeadReason
 from schemas.rule import Ruleset
 from streams.kernel.columns import Bool, Chunk, Columns, Int, Origin, SwitchStep, TickStep
+from streams.kernel.failing import FAILING, Failed, split_failing_key
 from streams.kernel.group import CELL, GROUP, split_cell_key, split_group_key
 from streams.kernel.groups import Entry, Rows, RuleGroups
 from streams.kernel.judge import Plan
-from streams.kernel.lifecycle import Resolved
 from streams.kernel.redriven import MAX_REDRIVEN, REDRIVEN, Admission, RedrivenOrigins
 from streams.kernel.slices import stream_times, tick_time
 from streams.kernel.state_version import check_state_version
@@ -50,12 +50,14 @@ class Changes:
     unreadable: tuple[str, ...] = ()
     repeated: frozenset[int] = frozenset()
     refused: Mapping[int, DeadReason] = field(default_factory=dict)
+    failed: tuple[Failed, ...] = ()
 
 
 class _Tally:
-    """Counts over the rules, also of those that go within a chunk."""
+    """Counts and failures of the rules, also of those that go within a chunk."""
 
     def __init__(self) -> None:
+        self.failed: list[Failed] = []
         self.judged = 0
         self.late: Counter[str] = Counter()
         self.overflow: Counter[str] = Counter()
@@ -63,6 +65,7 @@ class _Tally:
     def add(self, groups: RuleGroups) -> None:
         judged, late, overflow = groups.take_counts()
         self.judged += judged
+        self.failed += groups.take_failed()
         for counter, number in ((self.late, late), (self.overflow, overflow)):
             if number:
                 counter[groups.plan.rule.name] += number
@@ -100,10 +103,13 @@ class PartitionState:
                     self._apply_tick(step)
                 case SwitchStep(offset=offset) if offset > self.applied and step.seq > self.ruleset_seq:
                     self.ruleset_seq = step.seq
-                    if step.ruleset in rulesets:
-                        entries += self._switch(rulesets[step.ruleset], step, tally)
+                    plans = _plans_of(rulesets.get(step.ruleset))
+                    if plans is not None:
+                        entries += self._switch(plans, step, tally)
                     else:
                         unreadable.append(step.ruleset)
+                case SwitchStep(offset=offset) if offset > self.applied and step.seq == self.ruleset_seq:
+                    entries += self._restart_failing(step, tally)
         self.applied = max(self.applied, chunk.last_offset)
         self._redriven.forget(self.stream_time)
         for groups in self._rules.values():
@@ -115,6 +121,7 @@ class PartitionState:
             transitions, counted, duplicates, tally.judged, dict(tally.late), dict(tally.overflow), tuple(unreadable),
             frozenset(offset for offset, said in admitted.items() if said == "seen"),
             {offset: said for offset, said in admitted.items() if isinstance(said, DeadReason)},
+            tuple(tally.failed),
         )  # fmt: skip
 
     def _apply_events(self, columns: Columns, admitted: dict[int, Admission]) -> tuple[int, int]:
@@ -127,7 +134,7 @@ class PartitionState:
         times[:start] = self.stream_time
         times[start:] = stream_times(columns.ts[start:], columns.append_time[start:], self.stream_time)
         duplicates = self._mark_origins(columns, start, counted) + self._admit(columns, start, counted, times, admitted)
-        rows = Rows(columns, start, counted, times, self.stream_time)
+        rows = Rows(columns, start, len(columns), counted, times, self.stream_time)
         for groups in self._rules.values():
             groups.fold(rows)
         self.stream_time = int(times[-1])
@@ -166,35 +173,51 @@ class PartitionState:
     def _apply_tick(self, tick: TickStep) -> None:
         after = max(self.stream_time, tick_time(tick.append_time))
         for groups in self._rules.values():
-            every = groups.plan.every
-            if groups.groups and after // every > self.stream_time // every:
-                groups.close(self.stream_time // every, after // every, lambda at: Decider(tick.offset, 0, tick.append_time, at))
+            groups.tick(self.stream_time, Decider(tick.offset, 0, tick.append_time, after))
         self.stream_time = after
 
-    def _switch(self, ruleset: Ruleset, step: SwitchStep, tally: _Tally) -> list[Entry]:
+    def _switch(self, plans: list[Plan], step: SwitchStep, tally: _Tally) -> list[Entry]:
         decider = Decider(step.offset, 0, step.append_time, self.stream_time)
         entries: list[Entry] = []
         before, self._rules = self._rules, {}
-        for rule in ruleset.rules:
-            plan = Plan(rule)
-            held = before.get(rule.name)
-            if held is not None and held.plan.state_id == plan.state_id:
-                held.replan(plan, self.stream_time)
-                self._rules[rule.name] = before.pop(rule.name)
+        for plan in plans:
+            name = plan.rule.name
+            held = before.get(name)
+            if held is not None and held.continues(plan):
+                held.replan(plan, decider)
+                self._rules[name] = before.pop(name)
             else:
-                self._rules[rule.name] = RuleGroups(plan, self.topic, self.partition, self.max_groups)
-        for groups in before.values():
-            groups.resolve_all(Resolved(Reason.RULE_REMOVED), decider)
-            entries += groups.take_entries()
-            tally.add(groups)
-            self._gone += [(key, None) for key, _ in groups.take_dirty()]
+                self._rules[name] = RuleGroups(plan, self.topic, self.partition, self.max_groups)
+        for name, groups in before.items():
+            entries += self._end(groups, decider, Reason.RECOVERED if name in self._rules else Reason.RULE_REMOVED, tally)
         self.ruleset_id = step.ruleset
         return entries
+
+    def _restart_failing(self, step: SwitchStep, tally: _Tally) -> list[Entry]:
+        """The active ruleset was deployed again: what fails starts anew."""
+        decider = Decider(step.offset, 0, step.append_time, self.stream_time)
+        entries: list[Entry] = []
+        for name, groups in self._rules.items():
+            if groups.failure is not None and step.ruleset == self.ruleset_id:
+                entries += self._end(groups, decider, Reason.RECOVERED, tally)
+                self._rules[name] = RuleGroups(groups.plan, self.topic, self.partition, self.max_groups)
+        return entries
+
+    def _end(self, groups: RuleGroups, decider: Decider, reason: Reason, tally: _Tally) -> list[Entry]:
+        groups.end(decider, reason)
+        tally.add(groups)
+        self._gone += [(key, None) for key, _ in groups.take_dirty()]
+        return groups.take_entries()
 
     @property
     def group_count(self) -> int:
         """Groups of all rules."""
         return sum(len(groups.groups) for groups in self._rules.values())
+
+    @property
+    def failing(self) -> tuple[str, ...]:
+        """The rules that fail here."""
+        return tuple(name for name, groups in self._rules.items() if groups.failure is not None)
 
     # --- the table -------------------------------------------------------------------------------------------------
 
@@ -259,11 +282,25 @@ class PartitionState:
             if table_key[:1] == CELL:
                 state_id, key, number = split_cell_key(table_key)
                 by_id[state_id].restore_cell(key, number, value)
+            elif table_key[:1] == FAILING:
+                by_id[split_failing_key(table_key)].restore_failure(value)
 
     def _marker(self) -> tuple[bytes, bytes]:
         origins = [(origin, *place) for origin, place in sorted(self._origins.items())]
         held: list[Any] = [VERSION, self.applied, self.stream_time, self.ruleset_id, self.ruleset_seq, origins]
         return MARKER, msgspec.msgpack.encode(held)
+
+
+def _plans_of(ruleset: Ruleset | None) -> list[Plan] | None:
+    """The rules of `ruleset`, ready to be judged; None where it is not at hand, or one of them cannot be prepared."""
+    if ruleset is None:
+        return None
+    try:
+        return [Plan(rule) for rule in ruleset.rules]
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - whatever it is, the ruleset that is active goes on
+        return None
 
 
 def _unpack_marker(value: bytes) -> list[Any]:

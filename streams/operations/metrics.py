@@ -63,6 +63,8 @@ class Metrics:
         self.late = counter("late_events", "Events that came after their slice had left every window of the rule.", "rule")
         self.overflow = counter("overflow_events", "Events of new groups beyond the bound of the rule.", "rule")
         self.groups = gauge("groups", "Groups that the rules hold on the partitions that are open here.")
+        self.rule_failures = counter("rule_failures", "Rules that raised while they were folded.", "rule")
+        self.failing = gauge("rules_failing", "Rules that failed and are not judged on the partition.", "partition")
         self.judged = counter("rules_judged", "Judgements of a rule for a group.")
         self.transitions = counter("transitions", "Decisions of the engine.", "reason")
         self.stream_lag = gauge("stream_time_lag_seconds", "Time of day less stream time.", "partition")

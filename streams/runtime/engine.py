@@ -66,6 +66,10 @@ class EngineFold:
                 )
             readable = {ruleset: found}
         state = PartitionState.restore(source.topic, source.partition, held, readable)
+        if state.failing:
+            names = ", ".join(state.failing)
+            log.error("engine: partition %d: rules that failed before and are not judged: %s", source.partition, names)
+        metrics.failing.labels(str(source.partition)).set(len(state.failing))
         return cls(source, state, rulesets, metrics, abandoned)
 
     @property
@@ -152,6 +156,14 @@ class EngineFold:
             metrics.late.labels(rule).inc(number)
         for rule, number in changes.overflow.items():
             metrics.overflow.labels(rule).inc(number)
+        for failed in changes.failed:
+            metrics.rule_failures.labels(failed.rule).inc()
+            log.error(
+                "%s: rule %s fails at offset %d and is not judged any more; the other rules go on. Deploy a changed revision of "
+                "it, or `tocsin deploy --again`",
+                self._who, failed.rule, failed.offset, exc_info=failed.error,
+            )  # fmt: skip
+        metrics.failing.labels(str(self._source.partition)).set(len(self._state.failing))
         for transition in changes.transitions:
             metrics.transitions.labels(str(transition.reason)).inc()
         if self._state.stream_time:

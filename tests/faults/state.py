@@ -110,7 +110,9 @@ def cells_of_table(table: Table, oracle: Oracle) -> Cells:
             cells["unknown rule", key] = value
             continue
         held = msgspec.msgpack.decode(value)
-        if key[:1] == b"g":
+        if key[:1] == b"f":
+            cells["failing", name] = held
+        elif key[:1] == b"g":
             cells[name, tuple(msgspec.json.decode(key[9:]))] = held
         else:
             number = _SLICE.unpack(key[9:17])[0]
@@ -125,6 +127,8 @@ def cells_of_oracle(oracle: Oracle) -> Cells:
     cells: Cells = {("redriven", offset): appended for offset, appended in oracle.redriven.items() if appended > oldest}
     for name, state in oracle.states.items():
         first = first_slice(state, oracle.stream_time)
+        if state.failure is not None:
+            cells["failing", name] = [state.failure.offset, state.failure.at, state.failure.error]
         for key, group in state.groups.items():
             cells[name, key] = _group(state, group)
             slices: dict[int, list[Accepted]] = defaultdict(list)

@@ -24,6 +24,7 @@ from tests.faults.log import EventLog, Logged, as_log, read_rulesets, read_topic
 from tests.faults.stage import FaultError, Stage
 from tests.faults.state import Cells, Marker, PrunedOracle, cells_of_oracle, cells_of_table, fold_changelog, log_up_to, marker_of
 from tests.kernel.log import Record
+from tests.kernel.raising import Raising
 
 DECISION: Final = "tocsin.decision"
 MAX_TOLD: Final = 5
@@ -98,8 +99,8 @@ async def settled(stage: Stage, within: float = SETTLE_WITHIN) -> None:
             )
 
 
-async def verdict(stage: Stage) -> Verdict:
-    """Read all topics of a stage whose workers have ended, or idle, and compare."""
+async def verdict(stage: Stage, raises: Raising | None = None) -> Verdict:
+    """Read all topics of a stage whose workers have ended, or idle, and compare. `raises` says which rule was made to raise."""
     settings, findings = stage.settings, _Findings()
     prefix = settings.topic_prefix
     rulesets = await read_rulesets(settings)
@@ -110,7 +111,8 @@ async def verdict(stage: Stage) -> Verdict:
     alerts = await read_topic(settings, prefix + ALERTS.name)
     dead = await read_topic(settings, prefix + DEAD_LETTERS.name)
     jobs = [
-        (number, prefix + EVENTS.name, log.records.get(number, []), tables.get(number, {})) for number in range(stage.partitions)
+        (number, prefix + EVENTS.name, log.records.get(number, []), tables.get(number, {}), raises)
+        for number in range(stage.partitions)
     ]
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         partitions = await asyncio.gather(*[asyncio.get_running_loop().run_in_executor(pool, _recompute, *job) for job in jobs])
@@ -130,9 +132,11 @@ async def verdict(stage: Stage) -> Verdict:
 _NOTHING: Final = Marker(-1, 0, None, 0, {})
 
 
-def _recompute(partition: int, topic: str, records: Sequence[Record], table: Mapping[bytes, bytes]) -> _Recomputed:
+def _recompute(
+    partition: int, topic: str, records: Sequence[Record], table: Mapping[bytes, bytes], raises: Raising | None
+) -> _Recomputed:
     """The oracle over all records; the state is compared at the marker of the table."""
-    oracle = PrunedOracle(topic, partition)
+    oracle = PrunedOracle(topic, partition, raises=raises)
     marker = marker_of(dict(table)) or _NOTHING
     said: list[tuple[str, str, str]] = []
     differences: list[str] = []

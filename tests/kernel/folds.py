@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Final
 
 from schemas.alert import Transition
+from schemas.rule import Rule
 from streams.kernel.partition import PartitionState
 from tests.kernel.log import Record, chunk_of, chunks, rulesets_of
 from tests.kernel.oracle import Oracle
@@ -69,9 +70,11 @@ def agree(expected: Outcome, found: Outcome) -> None:
         raise AssertionError(f"counts\n  expected {expected}\n  found    {found}")
 
 
-def by_oracle(records: Sequence[Record], max_groups: int = MAX_GROUPS) -> Outcome:
+def by_oracle(
+    records: Sequence[Record], max_groups: int = MAX_GROUPS, raises: Callable[[Rule, int], bool] | None = None
+) -> Outcome:
     """The log as the definition has it."""
-    oracle, outcome = Oracle(TOPIC, PARTITION, max_groups, MAX_REDRIVEN), Outcome()
+    oracle, outcome = Oracle(TOPIC, PARTITION, max_groups, MAX_REDRIVEN, raises), Outcome()
     for record in records:
         outcome.say(oracle.apply(record))
     outcome.late, outcome.overflow, outcome.unreadable = oracle.late, oracle.overflow, oracle.unreadable

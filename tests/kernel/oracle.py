@@ -6,14 +6,15 @@ It imports nothing of the kernel but the names of origins, and the sections are 
 
 from __future__ import annotations
 
+import copy
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from typing import Any, Final, NamedTuple
 
-from schemas.alert import Evidence, Reason, Status, Transition, Window, fingerprint
+from schemas.alert import RULE_FAILING, Evidence, Reason, Status, Transition, Window, fingerprint
 from schemas.condition import SEVERITIES, Severity, Threshold
 from schemas.measure import Count, Rate, Ratio
 from schemas.message import render
@@ -41,6 +42,8 @@ from tests.kernel.measuring import (
     within,
 )
 
+FAULT: Final = "ZeroDivisionError"
+"""What the rules raise that raise."""
 AHEAD: Final = 10 * SECOND
 IDLE_GRACE: Final = 3 * SECOND
 REMEMBERED: Final = 14 * 86_400 * SECOND
@@ -67,10 +70,27 @@ class Group:
     episode: Episode | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Section 8: the record at which a rule failed, and stream time then."""
+
+    offset: int
+    at: int
+    error: str
+
+
 @dataclass(slots=True)
 class RuleState:
     rule: Rule
     groups: dict[Key, Group] = field(default_factory=dict)
+    failure: Failure | None = None
+
+
+class RuleError(Exception):
+    """A rule raises."""
+
+    def __init__(self, rule: str) -> None:
+        self.rule = rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +114,9 @@ class Look:
 
 
 class Said(NamedTuple):
-    """A transition and its place among those of one row (section 7)."""
+    """A transition and its place among those of one record (section 7)."""
 
+    index: int
     at: int
     rule: str
     group: Key
@@ -103,9 +124,17 @@ class Said(NamedTuple):
 
 
 class Oracle:
-    """One partition, one record at a time."""
+    """One partition, one record at a time. `raises` says which rules raise when they are touched or judged by an offset."""
 
-    def __init__(self, topic: str, partition: int, max_groups: int = 100_000, max_redriven: int = 10_000) -> None:
+    def __init__(
+        self,
+        topic: str,
+        partition: int,
+        max_groups: int = 100_000,
+        max_redriven: int = 10_000,
+        raises: Callable[[Rule, int], bool] | None = None,
+    ) -> None:
+        self.raises = raises
         self.topic = topic
         self.partition = partition
         self.max_groups = max_groups
@@ -113,6 +142,7 @@ class Oracle:
         self.applied = -1
         self.stream_time = 0
         self.seq = 0
+        self.ruleset: str | None = None
         self.markers: dict[int, tuple[int, int]] = {}
         self.redriven: dict[int, int] = {}
         self.refused: dict[int, str] = {}
@@ -128,17 +158,56 @@ class Oracle:
         """Yields the transitions of `record`, in order."""
         if record.offset <= self.applied:
             return
+        if self.raises is None:
+            yield from in_order(self.taken(record))
+        else:
+            yield from in_order(iter(self.taken_without_failing(record)))
+        self.applied = record.offset
+
+    def taken(self, record: Record) -> Iterator[Said]:
         match record:
             case EventsRecord():
                 for index, row in enumerate(record.rows):
-                    yield from in_order(self.row(Place(record.offset, index, record.append_time), row, record.redriven))
+                    yield from self.row(Place(record.offset, index, record.append_time), row, record.redriven)
             case TickRecord():
-                yield from in_order(self.move(Place(record.offset, 0, record.append_time), record.append_time - IDLE_GRACE))
+                yield from self.move(Place(record.offset, 0, record.append_time), record.append_time - IDLE_GRACE)
             case SwitchRecord():
-                yield from in_order(self.switch(Place(record.offset, 0, record.append_time), record))
+                yield from self.switch(Place(record.offset, 0, record.append_time), record)
             case NothingRecord():
                 pass
-        self.applied = record.offset
+
+    def taken_without_failing(self, record: Record) -> list[Said]:
+        """Section 8: as often as a rule raises, the record is taken once more without it."""
+        before = copy.deepcopy({name: value for name, value in vars(self).items() if name != "raises"})
+        failing: list[str] = []
+        while True:
+            for name in failing:
+                self.states[name].failure = Failure(record.offset, self.first_time(record), FAULT)
+            try:
+                said = list(self.taken(record))
+            except RuleError as error:
+                failing.append(error.rule)
+                vars(self).update(copy.deepcopy(before))
+                continue
+            for name in failing:
+                state = self.states[name]
+                said.append(self.failing(Place(record.offset, 0, record.append_time), state, Reason.RULE_FAILING))
+            return said
+
+    def first_time(self, record: Record) -> int:
+        """Stream time after the first row of `record`."""
+        match record:
+            case EventsRecord(append_time=append_time, rows=(row, *_)):
+                return max(self.stream_time, min(row.ts, append_time + AHEAD))
+            case TickRecord(append_time=append_time):
+                return max(self.stream_time, append_time - IDLE_GRACE)
+            case _:
+                return self.stream_time
+
+    def touch(self, state: RuleState, place: Place) -> None:
+        """Raises RuleError where the rule does."""
+        if self.raises is not None and self.raises(state.rule, place.offset):
+            raise RuleError(state.rule.name)
 
     def row(self, place: Place, row: Row, redriven: Redriven | None = None) -> Iterator[Said]:
         yield from self.move(place, min(row.ts, place.append_time + AHEAD))
@@ -158,7 +227,8 @@ class Oracle:
             return
         self.counted += 1
         for state in self.states.values():
-            yield from self.count(place, state, row)
+            if state.failure is None:
+                yield from self.count(place, state, row)
 
     def admit(self, offset: int, origin: Redriven) -> None:
         """Section 1: whether a redriven record counts."""
@@ -180,7 +250,8 @@ class Oracle:
         for state in self.states.values():
             every = state.rule.every
             boundary = (before // every + 1) * every
-            while boundary <= after and state.groups:
+            while boundary <= after and state.groups and state.failure is None:
+                self.touch(state, place)
                 for key, group in list(state.groups.items()):
                     yield from self.judge(place, state, key, group, boundary, at_boundary=True)
                     if is_idle(state.rule, group, boundary):
@@ -197,6 +268,7 @@ class Oracle:
             value = field_of(row, rule.measure.field)
             if not is_number(value):
                 return
+        self.touch(state, place)
         if row.ts // rule.every * rule.every < end_of_window(rule, now) - rule.over - baseline_of(rule):
             self.late[rule.name] += 1
             return
@@ -291,21 +363,36 @@ class Oracle:
     # --- 6: switch ------------------------------------------------------------------------------------------------
 
     def switch(self, place: Place, record: SwitchRecord) -> Iterator[Said]:
+        if record.seq == self.seq and record.id == self.ruleset:
+            for name, state in self.states.items():
+                if state.failure is not None:
+                    yield from self.ended(place, state, Reason.RECOVERED)
+                    self.states[name] = RuleState(state.rule)
         if record.seq <= self.seq:
             return
         self.seq = record.seq
         if record.ruleset is None:
             self.unreadable.append(record.id)
             return
+        self.ruleset = record.id
         before, self.states = self.states, {rule.name: RuleState(rule) for rule in record.ruleset.rules}
         for name, old in before.items():
             new = self.states.get(name)
-            if new is not None and aggregate(new.rule) == aggregate(old.rule):
+            if new is not None and old.failure is not None and new.rule.revision == old.rule.revision:
+                self.states[name] = old
+                continue
+            if new is not None and old.failure is None and aggregate(new.rule) == aggregate(old.rule):
                 self.keep(old, new)
                 continue
-            for key, group in old.groups.items():
-                if group.episode is not None and group.episode.severity is not None:
-                    yield self.said(place, old, key, group, self.stream_time, Reason.RULE_REMOVED, None, None)
+            yield from self.ended(place, old, Reason.RULE_REMOVED if new is None else Reason.RECOVERED)
+
+    def ended(self, place: Place, state: RuleState, reason: Reason) -> Iterator[Said]:
+        """What is said when the state of a rule goes; of a failure it is said for `reason` that it is over."""
+        for key, group in state.groups.items():
+            if group.episode is not None and group.episode.severity is not None:
+                yield self.said(place, state, key, group, self.stream_time, Reason.RULE_REMOVED, None, None)
+        if state.failure is not None:
+            yield self.failing(place, state, reason)
 
     def keep(self, old: RuleState, new: RuleState) -> None:
         """Hand the groups over. What had left the windows of the old rule was dropped by it."""
@@ -316,6 +403,47 @@ class Oracle:
             if group.episode is not None:
                 group.episode.since = {severity: at for severity, at in group.episode.since.items() if severity in severities}
         new.groups = old.groups
+
+    # --- 8: failures ----------------------------------------------------------------------------------------------
+
+    def failing(self, place: Place, state: RuleState, reason: Reason) -> Said:
+        """The transition that says that a rule fails, or for what reason it no longer does."""
+        rule, failure, fires = state.rule, state.failure, reason is Reason.RULE_FAILING
+        assert failure is not None
+        now = failure.at if fires else self.stream_time
+        labels = {"tenant": "tocsin", "service": "tocsin", "rule": rule.name}
+        pairs = [list(pair) for pair in sorted(labels.items())]
+        dedup_key = fingerprint(RULE_FAILING, pairs, self.topic, self.partition, failure.offset, 0, failure.at)
+        kind, ordinal = ("fired", 0) if fires else ("resolved", 1)
+        summary = (
+            f"Rule '{rule.name}' fails on partition {self.partition} with {failure.error} at offset {failure.offset}, and is not "
+            "judged there any more; deploy a changed revision of it, or the same once more with `tocsin deploy --again`"
+        )
+        message = summary if fires else f"Resolved: {summary}"
+        transition = Transition(
+            id=fingerprint(dedup_key, rule.revision, kind, ordinal),
+            dedup_key=dedup_key,
+            rule=RULE_FAILING,
+            revision=rule.revision,
+            status="firing" if fires else "resolved",
+            severity="critical",
+            source="tocsin",
+            tenant="tocsin",
+            labels=labels,
+            annotations={"summary": message},
+            message=message,
+            details={"cooldown": 900 * SECOND, "kind": kind, "ordinal": ordinal, "partition": self.partition} | asdict(place),
+            value=None,
+            threshold=None,
+            window=None,
+            started_at=failure.at,
+            timestamp=now,
+            decided_at=now,
+            resolved_at=None if fires else now,
+            reason=reason,
+            channels=rule.channels,
+        )
+        return Said(place.index, now, RULE_FAILING, (rule.name,), transition)
 
     # --- 7: transitions -------------------------------------------------------------------------------------------
 
@@ -368,7 +496,7 @@ class Oracle:
             evidence=None if look is None else look.evidence,
         )
         episode.ordinal += 1
-        return Said(now, rule.name, key, transition)
+        return Said(place.index, now, rule.name, key, transition)
 
 
 def aggregate(rule: Rule) -> str:
@@ -403,5 +531,5 @@ def is_idle(rule: Rule, group: Group, now: int) -> bool:
 
 
 def in_order(said: Iterator[Said]) -> list[Transition]:
-    """The transitions of one row in the order of section 7."""
-    return [each.transition for each in sorted(said, key=lambda each: each[:3])]
+    """The transitions of one record in the order of section 7."""
+    return [each.transition for each in sorted(said, key=lambda each: each[:4])]

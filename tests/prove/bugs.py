@@ -367,4 +367,20 @@ BUGS: Final = (
         new="",
         test="tests/runtime/test_partitions.py::test_chunks_that_wait_for_the_one_before_are_no_gap",
     ),
+    Bug(
+        name="leave what a rule did before it raised",
+        guarantee="a rule that raises fails at a record, with its state as it was before",
+        file="streams/kernel/groups.py",
+        old="group.first_at, group.last_at, group.episode, group.cells = kept[1:]",
+        new="pass",
+        test="tests/kernel/test_failing.py::test_dense_logs_with_a_rule_that_raises",
+    ),
+    Bug(
+        name="forget in a restart that a rule fails",
+        guarantee="that a rule fails is part of the state",
+        file="streams/kernel/partition.py",
+        old="by_id[split_failing_key(table_key)].restore_failure(value)",
+        new="pass",
+        test="tests/kernel/test_failing.py::test_dense_logs_with_a_rule_that_raises",
+    ),
 )

@@ -19,6 +19,7 @@ from streams.records import Outgoing
 from streams.runtime.checkpoint import AbandonedError
 from streams.runtime.engine import EngineFold
 from streams.runtime.rulesets import MissingRulesetError
+from tests.kernel.raising import Raising, planted
 from tests.runtime.fakes import Record
 from tests.runtime.test_rulesets import Bench
 
@@ -191,6 +192,23 @@ async def test_a_switch_to_what_was_left_behind_waits_for_nothing() -> None:
     never = Ruleset(rules=(Rule(**(RULE.document() | {"name": "never"})),))
     await fold.process([switch(1, never, seq=4)])
     assert fold.applied == 1
+
+
+async def test_a_rule_that_fails_is_logged_and_counted_and_the_alert_goes_out(caplog: pytest.LogCaptureFixture) -> None:
+    engine = Engine()
+    fold = await engine.fold()
+    with planted(Raising(RULE.revision, offset=2)):
+        out = list(await fold.process([switch(0), event(1), event(2), event(3)]))
+    (failing,) = transitions(out)
+    assert (failing.rule, failing.reason, failing.labels["rule"]) == ("tocsin.rule_failing", Reason.RULE_FAILING, "many")
+    assert f"engine: partition {HOME}: rule many fails at offset 2 and is not judged any more" in caplog.text
+    assert "ZeroDivisionError" in caplog.text
+    assert engine.value("rule_failures_total", rule="many") == 1
+    items = [(key, value) for key, value in fold.take_dirty() if value is not None]
+    caplog.clear()
+    await engine.fold(items)
+    assert f"partition {HOME}: rules that failed before and are not judged: many" in caplog.text
+    assert engine.value("rules_failing", partition=str(HOME)) == 1
 
 
 async def test_state_under_a_ruleset_that_is_gone_is_not_restored() -> None:
