@@ -26,6 +26,7 @@ from streams.topic_reader import TopicReader
 from streams.topics import DEAD_LETTERS, EVENTS
 
 SHOWN: Final = 50
+_REASONS: Final = [str(reason) for reason in DeadReason]
 VALUE_SHOWN: Final = 2_000
 MAX_REDRIVE: Final = 100_000
 """Dead letters that one call sends; more are left for the next."""
@@ -68,7 +69,7 @@ def _filters(function: Any) -> Any:
     for option in (
         click.option("--since", type=_Since(), metavar="WHEN", help="Only those since then: 2h, or 2026-11-23T00:00:00Z."),
         click.option("--partition", type=click.IntRange(0), help="Only records of this partition of the event topic."),
-        click.option("--reason", "reasons", multiple=True, type=click.Choice([*DeadReason]), help="Only with this reason."),
+        click.option("--reason", "reasons", multiple=True, type=click.Choice(_REASONS), help="Only with this reason."),
     ):
         function = option(function)
     return function
