@@ -203,14 +203,15 @@ class Partitions:
 
     async def run(self) -> None:
         """Wake and save, for ever, each partition by itself: one that waits holds up no other."""
-        while True:
-            await asyncio.sleep(self._every)
-            if self.failure.done() or self._abandoned.is_set():
-                continue
-            for number, partition in self._open.items():
-                if number not in self._turns:
-                    self._turns[number] = turn = asyncio.create_task(self._turn(partition))
-                    turn.add_done_callback(lambda _, number=number: self._turns.pop(number))  # type: ignore[misc]
+        async with asyncio.TaskGroup() as turns:  # none goes on without this
+            while True:
+                await asyncio.sleep(self._every)
+                if self.failure.done() or self._abandoned.is_set():
+                    continue
+                for number, partition in self._open.items():
+                    if number not in self._turns:
+                        self._turns[number] = turn = turns.create_task(self._turn(partition))
+                        turn.add_done_callback(lambda _, number=number: self._turns.pop(number))  # type: ignore[misc]
 
     async def _turn(self, partition: Partition) -> None:
         try:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
 import pytest
 import redis.asyncio
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -9,7 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from streams.settings import Settings
 from tests.conftest import Topics
-from tests.servers.kafka import KafkaServer
+from tests.servers.kafka import KafkaCluster, KafkaServer
 from tests.servers.redis import RedisServer
 
 pytestmark = pytest.mark.integration
@@ -34,6 +37,28 @@ async def test_a_killed_broker_comes_back_with_its_data(own_kafka: KafkaServer) 
     assert await _first(settings, "kept") == b"before"
 
 
+async def test_a_cluster_takes_writes_without_one_broker_and_none_without_two(tmp_path: Path) -> None:
+    cluster = KafkaCluster(tmp_path / "cluster")
+    try:
+        await asyncio.to_thread(cluster.start)
+        settings = Settings(bootstrap_servers=cluster.bootstrap)
+        await _publish(settings, "kept", b"by three", copies=3)
+        async with AIOKafkaProducer(**settings.kafka_client(), acks="all", enable_idempotence=True) as producer:
+            first, second, third = cluster.nodes.values()
+            first.kill()
+            await producer.send_and_wait("kept", b"by two")
+            second.kill()
+            waiting = await producer.send("kept", b"by one")
+            done, _ = await asyncio.wait([waiting], timeout=2)
+            assert not done
+            await asyncio.gather(asyncio.to_thread(first.start), asyncio.to_thread(second.start))
+            await waiting
+        assert third.is_running
+        assert await _first(settings, "kept") == b"by three"
+    finally:
+        cluster.kill()
+
+
 async def test_a_paused_redis_goes_on(own_redis: RedisServer) -> None:
     own_redis.pause()
     assert not own_redis.answers()
@@ -43,10 +68,10 @@ async def test_a_paused_redis_goes_on(own_redis: RedisServer) -> None:
     await client.aclose()
 
 
-async def _publish(settings: Settings, topic: str, value: bytes) -> None:
+async def _publish(settings: Settings, topic: str, value: bytes, copies: int = 1) -> None:
     admin = AIOKafkaAdminClient(**settings.kafka_client())
     await admin.start()
-    await admin.create_topics([NewTopic(topic, 1, 1)])
+    await admin.create_topics([NewTopic(topic, 1, copies)])
     await admin.close()
     async with AIOKafkaProducer(**settings.kafka_client(), acks="all") as producer:
         await producer.send_and_wait(topic, value)

@@ -331,8 +331,8 @@ BUGS: Final = (
         name="save partitions one after another",
         guarantee="a partition that waits holds up no other",
         file="streams/runtime/partitions.py",
-        old="                    turn.add_done_callback(",
-        new="                    await turn\n                    turn.add_done_callback(",
+        old="                        turn.add_done_callback(",
+        new="                        await turn\n                        turn.add_done_callback(",
         test="tests/runtime/test_partitions.py::test_a_partition_that_waits_holds_up_no_other",
     ),
     Bug(

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
 
 import pytest
@@ -73,3 +75,20 @@ async def test_a_loop_that_makes_no_turn_ends_the_process_with_its_stacks(capfd:
     assert "its event loop made no turn for 0 s" in said
     assert "test_a_loop_that_makes_no_turn_ends_the_process_with_its_stacks" in said
     pulse.cancel()
+
+
+def test_a_stuck_process_ends_with_status_one() -> None:
+    program = """
+import asyncio, time
+from streams.runtime.watchdog import Pulse
+
+async def main():
+    pulse = asyncio.create_task(Pulse(limit=0.2, beat=0.02).run())
+    await asyncio.sleep(0.1)
+    time.sleep(30)
+
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "in main" in done.stderr

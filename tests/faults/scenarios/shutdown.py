@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +14,7 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from streams.topics import ENGINE, EVENTS, changelog_name, group_name
+from tests.faults.load import Load
 from tests.faults.log import read_topic
 from tests.faults.row import Row
 from tests.faults.stage import Servers, Stage, Worker, open_stage
@@ -36,34 +39,35 @@ async def run(servers: Servers, seed: int, folder: Path, *, long: bool) -> Row:
         async with stage.load() as load:
             worker.start()
             await worker.ready()
-            steady = asyncio.create_task(load.run(600, RATE))
             for number in range(clean):
-                await asyncio.sleep(dice.uniform(0.5, 2.0))
-                if number == clean // 2:
-                    await load.burst(20_000 if long else 4_000, 5)  # told to end in full catch-up
-                longest = max(longest, await _ended(worker, 0, WITHIN, wrong))
+                async with _telemetry(load):
+                    await asyncio.sleep(dice.uniform(0.5, 2.0))
+                    if number == clean // 2:
+                        await load.burst(20_000 if long else 3_000, 5)  # told to end in full catch-up
+                    longest = max(longest, await _ended(worker, 0, WITHIN, wrong))
                 wrong += await _unsaved(stage)
                 worker.start()
                 await worker.ready()
             for _ in range(hurried):
-                await asyncio.sleep(dice.uniform(0.5, 1.5))
-                worker.process.send_signal(15)  # type: ignore[union-attr]
-                await asyncio.sleep(0.02)
-                await _ended(worker, None, AT_ONCE, wrong)
+                async with _telemetry(load):
+                    await asyncio.sleep(dice.uniform(0.5, 1.5))
+                    _tell(worker)
+                    await asyncio.sleep(0.02)
+                    await _ended(worker, None, AT_ONCE, wrong)
                 worker.start()
                 await worker.ready()
             for number in range(2 * long):
-                stage.kafka.pause()
-                await asyncio.sleep(1)
-                if number:
-                    worker.process.send_signal(15)  # type: ignore[union-attr]
-                    await asyncio.sleep(0.2)
-                await _ended(worker, 1, AT_ONCE if number else WITHIN, wrong)
-                stage.kafka.resume()
+                async with _telemetry(load):
+                    await asyncio.sleep(1)
+                    stage.kafka.pause()
+                    await asyncio.sleep(1)
+                    if number:
+                        _tell(worker)
+                        await asyncio.sleep(0.2)
+                    await _ended(worker, 1, AT_ONCE if number else WITHIN, wrong)
+                    stage.kafka.resume()
                 worker.start()
                 await worker.ready()
-            steady.cancel()
-            await asyncio.gather(steady, return_exceptions=True)
             await load.flush()
             await settled(stage)
         await _ended(worker, 0, WITHIN, wrong)
@@ -72,6 +76,22 @@ async def run(servers: Servers, seed: int, folder: Path, *, long: bool) -> Row:
     injected = f"SIGTERM {clean + 1} times under {RATE:.0f} events/s ({longest:.1f} s at most), twice in a row {hurried} times"
     injected += ", 2 times without a broker" if long else ""
     return Row(FAULT, injected, found.compared(), (*found.differences, *wrong))
+
+
+@contextlib.asynccontextmanager
+async def _telemetry(load: Load) -> AsyncIterator[None]:
+    """Load meanwhile, and not while a worker starts: how much there is must not depend on how fast the machine is."""
+    steady = asyncio.create_task(load.run(600, RATE))
+    try:
+        yield
+    finally:
+        steady.cancel()
+        await asyncio.gather(steady, return_exceptions=True)
+
+
+def _tell(worker: Worker) -> None:
+    assert worker.process is not None
+    worker.process.terminate()
 
 
 async def _ended(worker: Worker, status: int | None, within: float, wrong: list[str]) -> float:
