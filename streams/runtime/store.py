@@ -190,18 +190,28 @@ class AtomicStore(RocksDBStore):
 
     def _opened_whole(self, partition: int) -> Any:
         """The table of a partition. Raises where its list of files lost some: RocksDB takes one without its end for whole."""
-        path = self.partition_path(partition)
-        before = {file.name for file in path.glob("*.sst")}
-        options = self.rocksdb_options.as_options()
-        options.set_disable_auto_compactions(True)  # or files may go between these two looks
-        db = rocksdict.Rdict(str(path), options=options, access_type=rocksdict.AccessType.read_write())
-        unlisted = before - {Path(file["name"]).name for file in db.live_files()}
-        if unlisted:
+        lost = self._unlisted(self.partition_path(partition))
+        db = super()._open_for_partition(partition)  # while another process holds the table, what was seen is not judged
+        if lost:
             db.close()
-            raise BrokenStoreError(f"the MANIFEST does not list {', '.join(sorted(unlisted))}")
-        db.set_options({"disable_auto_compactions": "false"})
-        db.set_read_options(rocksdict.ReadOptions())
+            raise BrokenStoreError(f"the MANIFEST does not list {', '.join(lost)}")
         return db
+
+    def _unlisted(self, path: Path) -> list[str]:
+        """The files of a table that its list should end with, and does not."""
+        files = {file.name for file in path.glob("*.sst")}
+        if not files or not (path / "CURRENT").exists():
+            return sorted(files)  # without CURRENT a new table would be made in the place of theirs
+        try:
+            # To look only: an open table is compacted, and files come and go.
+            look = rocksdict.Rdict(str(path), self.rocksdb_options.as_options(), access_type=rocksdict.AccessType.read_only())
+        except Exception:  # noqa: BLE001 - why it cannot be opened is told when it is opened to be written
+            return []
+        listed = files & {Path(file["name"]).name for file in look.live_files()}
+        look.close()
+        newest = max((int(Path(name).stem) for name in listed), default=0)
+        # Older ones are what a compaction has left behind.
+        return sorted(name for name in files - listed if int(Path(name).stem) > newest)
 
 
 def _is_held(error: Exception) -> bool:

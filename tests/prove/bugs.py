@@ -121,7 +121,7 @@ BUGS: Final = (
         name="take a list of files without its end for whole",
         guarantee="a damaged local table is seen, and never taken for less state",
         file="streams/runtime/store.py",
-        old="        if unlisted:",
+        old="        if lost:",
         new="        if False:",
         test="tests/runtime/test_store.py::test_damage_is_seen_and_never_taken_for_less_state",
     ),

@@ -145,8 +145,9 @@ async def _refusing_disk(worker: Worker, *, long: bool) -> list[str]:
         injected.append("full at a checkpoint")
         worker.start()
         await worker.ready()
+        began = len(_lines(worker))
         fill(disk)
-        await _stopped(worker)
+        await _stopped(worker, began)
         if long:
             injected += ["full at the start", "full in recovery"]
             await _stops(worker)
@@ -158,19 +159,19 @@ async def _refusing_disk(worker: Worker, *, long: bool) -> list[str]:
 
 
 async def _stops(worker: Worker) -> None:
+    lines = _lines(worker)
     worker.start()
-    await _stopped(worker)
+    await _stopped(worker, len(lines))
 
 
-async def _stopped(worker: Worker) -> None:
-    began = _last_start(worker)
+async def _stopped(worker: Worker, began: int) -> None:
+    """It ends, and all that it says of it after line `began` of its log is what is refused, where."""
     await until(lambda: not worker.is_running, f"{worker.log} to say that its disk takes nothing")
     status = await worker.ended()
-    said = worker.log.read_text()[began:]
-    last = [line for line in said.splitlines() if "the worker ends: " in line]
+    last = [line for line in _lines(worker)[began:] if "the worker ends: " in line]
     if status != 1 or len(last) != 1 or not any(text in last[0] and str(worker.data) in last[0] for text in STOPPED):
         raise FaultError(f"status {status}, {last}; see {worker.log}")
 
 
-def _last_start(worker: Worker) -> int:
-    return worker.log.read_text().rfind("settings: ")
+def _lines(worker: Worker) -> list[str]:
+    return worker.log.read_text().splitlines() if worker.log.exists() else []
