@@ -225,8 +225,9 @@ class FailOpenCooldowns:
             self._fail(errors[0])
         else:
             self._recover()
-            for claim in owed:
-                del self._owed[claim.group]
+            for claim in owed:  # another partition's call may have done the same meanwhile, or won anew
+                if claim.group in self._owed and self._owed[claim.group][0].id == claim.id:
+                    del self._owed[claim.group]
         return [await self._settle(claim, reply) for claim, reply in zip(claims, replies, strict=True)]
 
     async def check(self) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 
@@ -172,6 +173,7 @@ class Remote(FakeRedis):
         self.held = LocalCooldowns(clock, per_minute=10**6)
 
     async def claim(self, claims: Sequence[Claim]) -> list[Claimed | RedisError]:
+        await asyncio.sleep(0)
         if self.error is not None:
             raise self.error
         return [*await self.held.claim(claims)]
@@ -190,6 +192,23 @@ async def test_what_was_won_while_redis_was_away_is_claimed_there_when_it_is_bac
     assert not (await redis.held.claim([ask("h", "d")]))[0].won, "the others are claimed too"
     clock.advance("10m")
     assert (await one(store, ask("g", "b"))).won
+
+
+async def test_partitions_may_claim_at_the_same_time_when_redis_is_back(clock: Clock) -> None:
+    redis = Remote(clock)
+    store = FailOpenCooldowns(redis, LocalCooldowns(clock), clock)
+    redis.error = TimeoutError()
+    await one(store, ask("g", "a"))
+    clock.advance("5m")
+    redis.error = None
+    await one(store, ask("other", "a"))  # Redis is in use again
+    redis.error = TimeoutError()
+    await one(store, ask("h", "a"))
+    clock.advance("1m")
+    redis.error = None
+    store._retry_at = None  # as it is between two answers of calls that overlap
+    answers = await asyncio.gather(*[one(store, ask("h", claimant)) for claimant in ("b", "c", "d")])
+    assert [claimed.won for claimed in answers] == [False] * 3
 
 
 async def test_what_ended_while_redis_was_away_is_not_claimed(clock: Clock) -> None:

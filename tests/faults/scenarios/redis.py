@@ -135,6 +135,7 @@ class Play:
         self.redis.kill()
         replica.resume()
         replica.ask("REPLICAOF", "NO", "ONE")
+        replica.primary = None  # nor is it one again when it is restarted
         self._current = replica
         self.proxy.switch(replica.port)
 
