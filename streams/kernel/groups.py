@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -61,13 +61,25 @@ class Entry(NamedTuple):
 
 
 class _Kept(NamedTuple):
-    """A group as it was before the step that is being taken. Slices are replaced in it, never changed."""
+    """A group as it was before the step that is being taken, with those of its slices that the step replaces (None: none).
+
+    A slice that is in a group is replaced, never changed.
+    """
 
     group: Group
     first_at: int
     last_at: int
     episode: Episode | None
-    cells: dict[int, Aggregate]
+    cells: dict[int, Aggregate | None]
+
+    def put_back(self) -> Group:
+        group, group.first_at, group.last_at, group.episode = self.group, self.first_at, self.last_at, self.episode
+        for number, cell in self.cells.items():
+            if cell is None:
+                group.cells.pop(number, None)
+            else:
+                group.cells[number] = cell
+        return group
 
 
 class RuleGroups:
@@ -127,17 +139,20 @@ class RuleGroups:
                 if kept is None:
                     self.groups.pop(key, None)
                 else:
-                    group = self.groups[key] = kept.group
-                    group.first_at, group.last_at, group.episode, group.cells = kept[1:]
+                    self.groups[key] = kept.put_back()
             return error
         finally:
             self._kept.clear()
         return None
 
-    def _keep(self, group: Group) -> None:
-        """Remember `group` as it is before it changes."""
+    def _keep(self, group: Group, numbers: Iterable[int] = ()) -> None:
+        """Remember `group`, and its slices `numbers`, as they are before they change."""
         if group.key not in self._kept:
-            self._kept[group.key] = _Kept(group, group.first_at, group.last_at, group.episode, dict(group.cells))
+            self._kept[group.key] = _Kept(group, group.first_at, group.last_at, group.episode, {})
+        kept = self._kept[group.key]
+        if kept is not None:
+            for number in numbers:
+                kept.cells.setdefault(number, group.cells.get(number))
 
     def _fail(self, error: Exception, decider: Decider) -> None:
         self.failure = Failure(decider.offset, decider.at, type(error).__name__)
@@ -193,7 +208,10 @@ class RuleGroups:
         self._drop_slices(group, reach)
 
     def _drop_slices(self, group: Group, reach: Reach) -> None:
-        for number in [number for number in group.cells if number < reach.baseline_first]:
+        gone = [number for number in group.cells if number < reach.baseline_first]
+        if gone:
+            self._keep(group, gone)
+        for number in gone:
             del group.cells[number]
             self._dirty_cells.add((group.key, number))
 
@@ -248,9 +266,8 @@ class RuleGroups:
                     continue
                 group = self.groups[key] = Group(key, int(rows.times[first]), 0)
                 self._kept.setdefault(key, None)
-            else:
-                self._keep(group)
             added = cells[place]
+            self._keep(group, added)
             self.judged += len(mine)
             self._dirty_cells.update((key, number) for number in added)
             before = group.window(reach.first, reach.current + 1)

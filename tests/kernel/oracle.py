@@ -116,7 +116,7 @@ class Look:
 class Said(NamedTuple):
     """A transition and its place among those of one record (section 7)."""
 
-    index: int
+    row: int
     at: int
     rule: str
     group: Key
@@ -190,6 +190,7 @@ class Oracle:
                 vars(self).update(copy.deepcopy(before))
                 continue
             for name in failing:
+                assert not isinstance(record, NothingRecord)
                 state = self.states[name]
                 said.append(self.failing(Place(record.offset, 0, record.append_time), state, Reason.RULE_FAILING))
             return said

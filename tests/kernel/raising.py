@@ -39,11 +39,11 @@ def plant(raising: Callable[[Rule, int], bool]) -> Callable[[], None]:
         if raising(self.plan.rule, decider(0).offset):
             raise ZeroDivisionError
 
-    def end() -> None:
-        RuleGroups._count, RuleGroups._judge_boundary = count, judge  # type: ignore[method-assign]
+    def put(counting: Any, judging: Any) -> None:
+        RuleGroups._count, RuleGroups._judge_boundary = counting, judging  # type: ignore[method-assign]
 
-    RuleGroups._count, RuleGroups._judge_boundary = counting, judging  # type: ignore[method-assign]
-    return end
+    put(counting, judging)
+    return lambda: put(count, judge)
 
 
 @contextlib.contextmanager
