@@ -29,6 +29,8 @@ _WHY_REFUSED: Final = {
     DeadReason.EXPIRED: f"redriven more than {KEEP // _DAY} days after the record was first appended",
     DeadReason.OVERFLOW: f"{MAX_REDRIVEN:,} redriven records are remembered on this partition, and more would be forgotten",
 }
+TELL_EVERY: Final = 60.0
+"""Seconds between two lines of a partition that tell of dead letters."""
 HINT_AFTER: Final = 100
 """Forwarded events of one partition after which the log says how producers avoid them."""
 
@@ -42,6 +44,9 @@ class EngineFold:
         self._source, self._state, self._rulesets, self._metrics, self._abandoned = source, state, rulesets, metrics, abandoned
         self._who = f"engine: partition {source.partition}"
         self._forwarded = 0
+        self._untold = 0
+        self._first_untold: DeadLetter | None = None
+        self._tell_at = 0.0
 
     @classmethod
     async def restore(
@@ -111,15 +116,21 @@ class EngineFold:
         refused = _refused(records, changes)
         uncounted = changes.repeated | changes.refused.keys()
         forwards = [forward for forward in decoded.forwards if forward.origin.offset not in uncounted]
+        letters = (*decoded.dead_letters, *refused)
         self._count(decoded, changes, len(forwards))
+        if letters:
+            self._untold += len(letters)
+            self._first_untold = self._first_untold or letters[0]
+            self._tell_dead_letters()
         return [
             *(_record(transition) for transition in changes.transitions),
-            *(letter.outgoing(self._source) for letter in (*decoded.dead_letters, *refused)),
+            *(letter.outgoing(self._source) for letter in letters),
             *(forward.outgoing(self._source) for forward in forwards),
         ]
 
     async def wake(self, now: int) -> Sequence[Outgoing]:
-        """Nothing becomes due without a record."""
+        """Nothing becomes due without a record, but the line on dead letters."""
+        self._tell_dead_letters()
         return ()
 
     def take_dirty(self) -> list[tuple[bytes, bytes | None]]:
@@ -170,6 +181,17 @@ class EngineFold:
             metrics.stream_lag.labels(str(self._source.partition)).set(time.time() - self._state.stream_time / MICROS)
         if forwarded:
             self._note_forwards(forwarded)
+
+    def _tell_dead_letters(self) -> None:
+        """How many there were since the last time, and where the first of them stands: a line now and then, whatever comes."""
+        letter, now = self._first_untold, time.monotonic()
+        if letter is None or now < self._tell_at:
+            return
+        log.warning(
+            "%s: %d records could not be processed and went to the dead letters, first the one at offset %d (%s: %s)",
+            self._who, self._untold, letter.record.offset, letter.reason, letter.message[:200],
+        )  # fmt: skip
+        self._untold, self._first_untold, self._tell_at = 0, None, now + TELL_EVERY
 
     def _note_forwards(self, number: int) -> None:
         self._metrics.forwarded.inc(number)

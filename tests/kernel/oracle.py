@@ -158,10 +158,11 @@ class Oracle:
         """Yields the transitions of `record`, in order."""
         if record.offset <= self.applied:
             return
-        if self.raises is None:
-            yield from in_order(self.taken(record))
-        else:
+        raises = self.raises
+        if raises is not None and any(raises(state.rule, record.offset) for state in self.states.values() if not state.failure):
             yield from in_order(iter(self.taken_without_failing(record)))
+        else:
+            yield from in_order(self.taken(record))
         self.applied = record.offset
 
     def taken(self, record: Record) -> Iterator[Said]:

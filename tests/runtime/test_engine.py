@@ -218,3 +218,21 @@ async def test_state_under_a_ruleset_that_is_gone_is_not_restored() -> None:
     items = [(key, value) for key, value in fold.take_dirty() if value is not None]
     with pytest.raises(MissingRulesetError, match=RULESET.id):
         await Engine(wait=0.05, deployed=False).fold(items)
+
+
+async def test_dead_letters_are_told_in_a_line_now_and_then(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("streams.runtime.engine.time.monotonic", lambda: now)
+    fold = await Engine().fold()
+    for offset in range(1, 100):
+        await fold.process([switch(0), Record(offset, None, b"{\x00\n" + str(offset).encode(), (), APPENDED)])
+    assert [record.levelname for record in caplog.records if "dead letters" in record.message] == ["WARNING"]
+    assert f"partition {HOME}: 1 records could not be processed" in caplog.text
+    assert "first the one at offset 1 (undecodable: " in caplog.text
+    now += 60
+    await fold.wake(0)
+    await fold.wake(0)
+    assert "98 records could not be processed and went to the dead letters, first the one at offset 2" in caplog.text
+    assert caplog.text.count("dead letters") == 2
