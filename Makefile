@@ -22,7 +22,7 @@ demo: setup ## real MCP servers, injected faults, live alerts; needs no Java, Do
 
 test: setup servers check ## every check and every test, against real Kafka and Redis
 	@echo "== tests"
-	@$(BIN)/python -m pytest --durations=10 $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses=3 --dist=worksteal --durations=10 $(ARGS)
 
 servers: setup ## fetch what the tests need: Apache Kafka by Maven, Redis, kcat and Java by apt
 	@echo "== servers"

@@ -8,6 +8,7 @@ import importlib
 import pkgutil
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -38,6 +39,7 @@ def main() -> int:
     )
     parser.add_argument("--short", action="store_true", help="the form that the tests play")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server outlives the run
     console = Console(width=180 if not sys.stdout.isatty() else None)
     chosen = {name: module for name, module in modules().items() if not options.only or name in options.only}
     console.print(f"seed {options.seed}, {len(chosen)} kinds of fault; again: make faults SEED={options.seed}")

@@ -12,6 +12,7 @@ import contextlib
 import random
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -30,7 +31,6 @@ from rich.console import Console
 from bench.workload import Workload
 from streams.settings import Settings
 from streams.topics import EVENTS
-from tests.command import ROOT
 from tests.faults.stage import RULES, Servers, Stage, Worker, open_stage
 from tests.servers.kafka import KafkaServer
 from tests.servers.process import HOST, free_port
@@ -179,7 +179,7 @@ async def soak(seed: int, minutes: float, folder: Path, console: Console) -> lis
     samples: list[Sample] = []
     done: dict[str, int] = {}
     with open_stage(servers, folder / "stage", seed, partitions=PARTITIONS) as stage:
-        stage.prepare(RULES, ROOT / "rules")
+        stage.prepare(RULES)
         steady, other = stage.worker("steady", metrics_port=str(port), instance="steady"), stage.worker("other", instance="other")
         steady.start()
         await steady.ready()
@@ -236,6 +236,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server outlives the run
     console = Console(width=160)
     folder = Path(tempfile.mkdtemp(prefix="tocsin-soak-"))
     problems = asyncio.run(soak(options.seed, options.minutes, folder, console))

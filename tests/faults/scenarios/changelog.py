@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Final, Self
 
 from aiokafka import TopicPartition
@@ -14,7 +15,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from streams.topics import ENGINE, EVENTS, NOTIFIER, changelog
 from tests.faults.log import read_topic
 from tests.faults.row import Row
-from tests.faults.stage import FaultError, Servers, Stage, Worker, open_stage
+from tests.faults.stage import FaultError, Servers, Stage, Worker, open_stage, until
 from tests.faults.verdict import settled, verdict
 
 if TYPE_CHECKING:
@@ -117,8 +118,7 @@ async def run(servers: Servers, seed: int, folder: Path, *, long: bool) -> Row:
                     await worker.ready()
                     injected.append("deleted and created again, behind the local state")
                     for text in ("it holds changelog offset", "the state is made again from it"):
-                        if not worker.said(text):
-                            raise FaultError(f"'{text}' is not said in {worker.log}")
+                        await until(partial(worker.said, text), f"{worker.log} to say {text!r}", within=10)
                 steady.cancel()
                 await asyncio.gather(steady, return_exceptions=True)
                 await load.flush()

@@ -68,7 +68,7 @@ async def run(servers: Servers, seed: int, folder: Path, *, long: bool) -> Row:
     injected = (
         f"{len(steps)} frozen between two steps, {rounds} at random; {refused} writes refused; {removed:,} records compacted away"
     )
-    return Row(FAULT, injected, found.compared(), found.differences)
+    return Row(FAULT, injected, found.compared(), found.differences + (() if refused else ("no write of a zombie was refused",)))
 
 
 async def replaced(zombie: Worker, successor: Worker) -> int:
