@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib
+import logging
 import pkgutil
 import random
 import shutil
@@ -39,6 +40,7 @@ def main() -> int:
     )
     parser.add_argument("--short", action="store_true", help="the form that the tests play")
     options = parser.parse_args()
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # that brokers are away is meant here
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server outlives the run
     console = Console(width=180 if not sys.stdout.isatty() else None)
     chosen = {name: module for name, module in modules().items() if not options.only or name in options.only}
@@ -50,12 +52,12 @@ def main() -> int:
     began = time.monotonic()
     for name, module in chosen.items():
         started = time.monotonic()
-        console.print(f"  {module.FAULT} ...")
         try:
             row: Row = asyncio.run(module.run(servers, options.seed, folder / name, long=not options.short))
         except Exception:  # noqa: BLE001 - a scenario that cannot be played must not hide the others
             row = Row(module.FAULT, "", "", (f"the scenario failed:\n{traceback.format_exc()}",))
         seconds = time.monotonic() - started
+        console.print(f"  {name}: {len(row.differences)} differences, {seconds:.0f} s")
         table.add_row(row.fault, row.injected, row.compared, str(len(row.differences)), f"{seconds:.0f}")
         for difference in row.differences:
             console.print(f"    {difference}", markup=False)

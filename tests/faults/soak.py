@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import logging
 import random
 import re
 import shutil
@@ -236,6 +237,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # that brokers are away is meant here
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server outlives the run
     console = Console(width=160)
     folder = Path(tempfile.mkdtemp(prefix="tocsin-soak-"))
