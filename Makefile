@@ -23,6 +23,8 @@ demo: setup ## real MCP servers, injected faults, live alerts; needs no Java, Do
 test: setup servers check ## every check and every test, against real Kafka and Redis
 	@echo "== tests"
 	@$(BIN)/python -m pytest --numprocesses=3 --dist=worksteal --durations=10 $(ARGS)
+	@echo "== fuzzing"
+	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS) --discard
 
 servers: setup ## fetch what the tests need: Apache Kafka by Maven, Redis, kcat and Java by apt
 	@echo "== servers"

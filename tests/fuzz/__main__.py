@@ -35,8 +35,8 @@ class Ran:
     failure: str
 
 
-def fuzz(name: str, seconds: int) -> Ran:
-    """Run a target from what was kept of it; add what reached new code, as long as there is room."""
+def fuzz(name: str, seconds: int, *, keep: bool) -> Ran:
+    """Run a target from what was kept of it; with `keep` add what reached new code, as long as there is room."""
     kept = CORPUS / name
     kept.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="tocsin-fuzz-") as folder:
@@ -52,7 +52,7 @@ def fuzz(name: str, seconds: int) -> Ran:
         if done.returncode:
             inputs = [path.read_bytes() for path in Path(folder).iterdir() if path.is_file()]
             failure = f"{said[-4_000:]}\n{name} fails on {inputs}"
-        else:
+        elif keep:
             _keep(kept, grown)
         return Ran(name, int(executions.group(1)) if executions else 0, len(list(kept.iterdir())), failure)
 
@@ -78,11 +78,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=int, default=60, help="for each target")
     parser.add_argument("--only", choices=sorted(TARGETS), help="run this target alone")
+    parser.add_argument("--discard", action="store_true", help="leave the kept inputs as they are")
     asked = parser.parse_args()
     names = [asked.only] if asked.only else list(TARGETS)
     failed = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for ran in pool.map(lambda name: fuzz(name, asked.seconds), names):
+        for ran in pool.map(lambda name: fuzz(name, asked.seconds, keep=not asked.discard), names):
             failed += bool(ran.failure)
             verdict = "FAILED" if ran.failure else "ok"
             print(f"{ran.name:<14} {verdict:<7} {ran.executions:>10,} executions {ran.kept:>5} inputs kept", flush=True)
