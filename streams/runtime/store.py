@@ -124,6 +124,10 @@ class AtomicStore(RocksDBStore):
         offset = self._value(partition, self.offset_key)
         return None if offset is None else int(offset)
 
+    def persisted_offset(self, tp: TP) -> int | None:
+        """None: Faust asks at each assignment, before recovery opens the table and can say what is wrong with the disk."""
+        return None
+
     def put_aside(self, partition: int, reason: object) -> None:
         """Rename the files of a partition, so that it is rebuilt from the changelog. What was put aside before is deleted."""
         db = self._dbs.pop(partition, None)
