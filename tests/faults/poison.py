@@ -58,7 +58,9 @@ def poison(dice: random.Random) -> tuple[bytes | None, Headers]:
         case 7:
             return text[: dice.randrange(1, len(text))], _NONE
         case 8:
-            return dice.choice((None, b"", b"null", b"0", b'"text"', b"\x00", b"\xef\xbb\xbf" + text, b"[[" + text + b"]]")), _NONE
+            return dice.choice(
+                (None, b"", b"null", b"0", b'"text"', b"\x00", b"\xef\xbb\xbf" + text, b"[[" + text + b"]]")
+            ), _NONE
         case 9:
             return text[:-1] + b',"x":' + nested(dice.randrange(200, 20_000)).encode() + b"}", _NONE
         case 10:
