@@ -42,7 +42,9 @@ def dead_letter_headers(
     headers: Headers, *, topic: str, partition: int, offset: int, timestamp: int, stage: Stage, reason: DeadReason, message: str
 ) -> Headers:
     """The headers of a dead letter: those of the record, and where it came from and why. `timestamp` is in milliseconds."""
-    said = "".join(c if c.isprintable() else "?" for c in message)[:MAX_MESSAGE]
+    said = message[:MAX_MESSAGE]
+    if not said.isprintable():
+        said = "".join(c if c.isprintable() else "?" for c in said)
     return (
         *headers,
         ("dlq.source.topic", topic.encode()),

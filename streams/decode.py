@@ -255,11 +255,17 @@ def _rows(found: list[Any]) -> tuple[list[Any], Int, Int]:
     """One row per event, with the place of its record in `found` and its index in the record."""
     if list not in set(map(type, found)):
         return found, np.arange(len(found), dtype=np.int64), np.zeros(len(found), dtype=np.int64)
-    lists = [each if isinstance(each, list) else [each] for each in found]
-    lengths = [len(each) for each in lists]
+    lengths, events = list[int](), list[Any]()
+    for each in found:
+        if isinstance(each, list):
+            lengths.append(len(each))
+            events += each
+        else:
+            lengths.append(1)
+            events.append(each)
     place = np.repeat(np.arange(len(found), dtype=np.int64), lengths)
     first = np.cumsum([0, *lengths[:-1]], dtype=np.int64)
-    return [event for each in lists for event in each], place, np.arange(len(place), dtype=np.int64) - first[place]
+    return events, place, np.arange(len(place), dtype=np.int64) - first[place]
 
 
 def _defaulted(events: list[Any], name: str, default: Any) -> list[Any]:

@@ -16,7 +16,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaClient, AIOKafkaConsumer, TopicPartition
 from aiokafka.partitioner import murmur2
 
-from schemas.control import HEADER
+from schemas.control import HEADER, Forward, Redrive, RulesetRecord, Tick, parse_control
 from schemas.event import Event, parse_events
 from schemas.rule import Ruleset
 from streams.kernel.columns import Origin, Redriven
@@ -137,17 +137,18 @@ def _said(record: Logged, rulesets: Mapping[str, Ruleset], partitions: int) -> R
     if len(value) > MAX_VALUE or len(controls) > 1:
         raise ValueError("oversized, or doubly controlled")
     if controls:
-        control = json.loads(controls[0])
-        match control["control"]:
-            case "tick":
+        match control := parse_control(controls[0]):
+            case Tick():
                 return TickRecord(record.offset, append_time)
-            case "ruleset":
-                return SwitchRecord(record.offset, append_time, control["id"], control["seq"], rulesets.get(control["id"]))
-            case "forward":
-                origin = Origin(control["partition"], control["offset"], control["index"])
-            case "redrive":
-                redriven = Redriven(control["offset"], control["timestamp"] * 1000)
+            case RulesetRecord():
+                return SwitchRecord(record.offset, append_time, control.id, control.seq, rulesets.get(control.id))
+            case Forward():
+                origin = Origin(control.partition, control.offset, control.index)
+            case Redrive():
+                redriven = Redriven(control.offset, control.timestamp * 1000)
     rows = tuple(_row(event, record.partition, partitions, origin) for event in parse_events(value))
+    if (origin is not None and origin.partition >= partitions) or (redriven is not None and redriven.offset >= record.offset):
+        raise ValueError("from where nothing can come")
     if any(row.ts > append_time + MAX_FUTURE for row in rows):
         raise ValueError("from the future")
     if origin is not None and (value.lstrip()[:1] == b"[" or not rows[0].local):

@@ -1,0 +1,81 @@
+"""Every tenth record is poison: all of them become dead letters, no good event is lost, and the good ones hardly slow down."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+from typing import Final
+
+from tests.faults.gauge import Gauge
+from tests.faults.load import Load
+from tests.faults.poison import poison
+from tests.faults.row import Row
+from tests.faults.stage import Servers, Worker, open_stage
+from tests.faults.verdict import settled, verdict
+from tests.servers.process import free_port
+
+FAULT = "poison"
+SHARE: Final = 0.1
+LEAST: Final = 0.9
+"""Of the clean throughput, which is counted in records per second of the processor: the machine may be busy with others."""
+
+
+async def run(servers: Servers, seed: int, folder: Path, *, long: bool) -> Row:
+    """Backlogs without and with poison, in turns, each folded by a worker that starts on it.
+
+    The short form folds too little to measure the throughput, and folds poison only.
+    """
+    number, turns = (40_000, 2) if long else (4_000, 1)
+    dice = random.Random(seed)
+    clean, poisoned = 0.0, 0.0
+    with open_stage(servers, folder, seed, metrics_port=str(free_port())) as stage:
+        stage.prepare()
+        engine = stage.worker("a", only="engine", instance="a")
+        async with stage.load() as load:
+            for _ in range(turns):
+                if long:
+                    await _backlog(load, dice, number, 0.0)
+                    clean = max(clean, await _throughput(engine, number))
+                await _backlog(load, dice, number, SHARE)
+                poisoned = max(poisoned, await _throughput(engine, number))
+        worker = stage.worker("b", instance="b")
+        worker.start()
+        await worker.ready("notifier")
+        await settled(stage)
+        await worker.stop()
+        found = await verdict(stage)
+    differences = list(found.differences)
+    if poisoned < clean * LEAST:
+        differences.append(f"{poisoned:,.0f} records/s with poison, and {clean:,.0f} without")
+    if not engine.said("could not be processed and went to the dead letters"):
+        differences.append("the log of the worker does not tell of the dead letters")
+    injected = f"{SHARE:.0%} of {turns * number:,} records"
+    if long:
+        injected += f"; {poisoned:,.0f} records/s, without poison {clean:,.0f} ({poisoned / clean:.0%})"
+    return Row(FAULT, injected, found.compared(), tuple(differences))
+
+
+async def _backlog(load: Load, dice: random.Random, number: int, share: float) -> None:
+    for _ in range(number):
+        if dice.random() < share:
+            value, headers = poison(dice)
+            partition = dice.randrange(load.partitions)
+            key = b"poison"  # the client sends no record without key and value
+            await load.producer.send(load.topic, value, key=key, headers=headers, partition=partition)
+        else:
+            await load.send(time.time())
+    await load.producer.flush()
+    await load.flush()
+
+
+async def _throughput(worker: Worker, number: int) -> float:
+    """Records per second of the processor over the last four fifths of a backlog of `number`."""
+    worker.start()
+    gauge = Gauge(worker)
+    await gauge.reaches("records_total", number / 5, role="engine")
+    began, records = gauge.cpu, gauge.metric("records_total", role="engine")
+    await gauge.reaches("records_total", number, role="engine")
+    ended = gauge.cpu
+    await worker.stop()
+    return (number - records) / max(ended - began, 0.01)
