@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import shutil
 import signal
 import struct
-import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,11 +23,11 @@ from streams.operations.metrics import Metrics
 from streams.records import Incoming, Outgoing
 from streams.runtime.producer import Changelog, FencedError, Outbox
 from streams.runtime.recovery import recover
-from streams.settings import Settings, variable
+from streams.settings import Settings
 from streams.topic_reader import TopicReader
 from streams.topics import ENGINE, EVENTS, TRANSITIONS, changelog_name
-from tests.command import ROOT, environment
 from tests.conftest import Topics
+from tests.faults.stage import Worker, until
 from tests.servers.kafka import KafkaServer
 from tests.servers.process import HOST, Server, free_port, listens
 
@@ -39,64 +37,7 @@ PARTITIONS = 4
 KEYS = 50
 WITHIN = 60.0
 _CELL = struct.Struct("<qq")
-
-
-@dataclass
-class Worker:
-    """A counting worker as a process of its own."""
-
-    settings: Settings
-    folder: Path
-    process: subprocess.Popen[bytes] | None = None
-    started: int = 0
-
-    @property
-    def log(self) -> Path:
-        return self.folder / "worker.log"
-
-    def start(self) -> None:
-        self.folder.mkdir(exist_ok=True, parents=True)
-        names = Settings.__dataclass_fields__
-        variables = {variable(name): getattr(self.settings, name) for name in names if getattr(self.settings, name)}
-        variables["TOCSIN_DATA_DIR"] = str(self.folder / "data")
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.runtime.counting_worker"],
-                cwd=ROOT,
-                env=environment(variables),
-                stdout=log,
-                stderr=log,
-            )
-        self.started += 1
-
-    def kill(self) -> None:
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait()
-
-    def lose_disk(self) -> None:
-        shutil.rmtree(self.folder / "data", ignore_errors=True)
-
-    async def stop(self) -> int:
-        assert self.process is not None
-        self.process.terminate()
-        return await self.ended()
-
-    async def ended(self) -> int:
-        assert self.process is not None
-        await until(lambda: self.process is not None and self.process.poll() is not None, f"{self.log} to end")
-        status: int = self.process.returncode
-        return status
-
-    def said(self, text: str) -> bool:
-        return self.log.exists() and text in self.log.read_text()
-
-
-async def until(condition: Callable[[], bool], what: str, within: float = WITHIN) -> None:
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {within:.0f} s for {what}"
-        await asyncio.sleep(0.05)
+COUNTING = (sys.executable, "-m", "tests.runtime.counting_worker")
 
 
 @dataclass
@@ -221,7 +162,7 @@ def expected(load: Load) -> set[tuple[bytes, bytes]]:
 async def test_a_stop_in_order_saves_everything_and_nothing_is_folded_twice(
     settings: Settings, load: Load, tmp_path: Path
 ) -> None:
-    worker = Worker(settings, tmp_path / "a")
+    worker = Worker(settings, tmp_path / "a", COUNTING)
     with ended(worker):
         worker.start()
         await load.send(5_000)
@@ -333,7 +274,7 @@ async def test_what_goes_out_keeps_its_order_and_its_partition(settings: Setting
 async def test_the_broker_may_go_away_and_come_back(own_kafka: KafkaServer, settings: Settings, tmp_path: Path) -> None:
     settings = replace(settings, bootstrap_servers=own_kafka.bootstrap)
     await create_topics(settings)
-    worker = Worker(settings, tmp_path / "a")
+    worker = Worker(settings, tmp_path / "a", COUNTING)
     async with load_on(settings) as load:
         with ended(worker):
             worker.start()
@@ -359,7 +300,7 @@ def embedded(tmp_path: Path) -> Iterator[EmbeddedServer]:
 async def test_the_embedded_broker_serves_without_fencing(embedded: EmbeddedServer, settings: Settings, tmp_path: Path) -> None:
     settings = replace(settings, bootstrap_servers=embedded.bootstrap, fencing="off", session_timeout="6")
     await create_topics(settings)
-    worker = Worker(settings, tmp_path / "a")
+    worker = Worker(settings, tmp_path / "a", COUNTING)
     async with load_on(settings) as load:
         with ended(worker):
             worker.start()
@@ -381,7 +322,7 @@ async def test_the_embedded_broker_serves_without_fencing(embedded: EmbeddedServ
 
 
 async def test_a_worker_says_what_is_missing(settings: Settings, tmp_path: Path) -> None:
-    worker = Worker(settings, tmp_path / "a")
+    worker = Worker(settings, tmp_path / "a", COUNTING)
     with ended(worker):
         worker.start()
         assert await worker.ended() == 1
