@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import time
 from typing import Any, Final
 
 from schemas.control import HEADER
@@ -44,9 +43,9 @@ _WRONG: Final[tuple[dict[str, Any], ...]] = (
 )
 
 
-def poison(dice: random.Random) -> tuple[bytes | None, Headers]:
-    """Value and headers of a record. Hardly any of them can be processed; what is right by chance counts as such."""
-    good = {"ts": int((time.time() - 1) * 1e6), "kind": "operation", "service": f"service-{dice.randrange(40)}", "tool": "read"}
+def poison(dice: random.Random, now: float) -> tuple[bytes | None, Headers]:
+    """Value and headers of a record of about `now`. Some are right by chance, and count as such."""
+    good = {"ts": int(now * 1e6), "kind": "operation", "service": f"service-{dice.randrange(40)}", "tool": "read"}
     text = json.dumps(good).encode()
     match dice.randrange(14):
         case 0 | 1 | 2:
