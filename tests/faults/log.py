@@ -79,7 +79,7 @@ async def read_topic(settings: Settings, topic: str) -> list[Logged]:
             for place, records in (await consumer.getmany(*left, timeout_ms=200)).items():
                 moved = loop.time()
                 found += [
-                    Logged(place.partition, each.offset, each.timestamp, each.key, each.value, tuple(each.headers))
+                    Logged(place.partition, each.offset, each.timestamp, each.key, _beginning(each.value), tuple(each.headers))
                     for each in records
                 ]
             left = {place for place in left if await consumer.position(place) < ends[place]}
@@ -88,6 +88,11 @@ async def read_topic(settings: Settings, topic: str) -> list[Logged]:
         return found
     finally:
         await consumer.stop()
+
+
+def _beginning(value: bytes | None) -> bytes | None:
+    """As much of a value as tells that it is too large."""
+    return value if value is None or len(value) <= MAX_VALUE else value[: MAX_VALUE + 1]
 
 
 async def read_rulesets(settings: Settings) -> dict[str, Ruleset]:
