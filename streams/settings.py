@@ -35,6 +35,7 @@ class Settings:
     control_key: str = _setting("", "signs ruleset and forward records; may be empty on loopback brokers only", secret=True)
     instance: str = _setting("", "name of this worker for static membership; empty: dynamic")
     session_timeout: str = _setting("10", "seconds after which a silent worker loses its partitions")
+    max_groups: str = _setting("100000", "groups that a rule may have on a partition; the same for all workers")
     fencing: str = _setting("on", "'off' for brokers without an idempotent producer (the embedded one)")
     page_max_age: str = _setting("300", "seconds after which an alert is stale when it is decided: it pages nobody")
     webhook_url: str = _setting("", "where the channel 'webhook' posts", secret=True)
@@ -69,6 +70,8 @@ class Settings:
         for name in ("metrics_port", "session_timeout", "page_max_age"):
             if not getattr(self, name).isdecimal() or len(getattr(self, name)) > 5 or int(getattr(self, name)) > 65_535:
                 raise SettingsError(f"{variable(name)}={getattr(self, name)!r}: use a whole number up to 65535")
+        if not self.max_groups.isdecimal() or not 1 <= int(self.max_groups[:10]) <= 10_000_000:
+            raise SettingsError(f"TOCSIN_MAX_GROUPS={self.max_groups!r}: use a whole number from 1 to 10000000")
         if not _is_redis(self.redis_url):
             raise SettingsError("TOCSIN_REDIS_URL: use redis://host:port/number, rediss:// for TLS, or unix://path")
         if int(self.session_timeout) < 6:

@@ -14,7 +14,7 @@ from schemas.rule import Ruleset
 from schemas.time import MICROS
 from streams.decode import DeadLetter, Decoded, Source, decode
 from streams.kernel.columns import Chunk, SwitchStep
-from streams.kernel.partition import Changes, PartitionState
+from streams.kernel.partition import MAX_GROUPS, Changes, PartitionState
 from streams.kernel.redriven import KEEP, MAX_REDRIVEN
 from streams.operations.metrics import Metrics
 from streams.records import Incoming, Outgoing
@@ -50,7 +50,13 @@ class EngineFold:
 
     @classmethod
     async def restore(
-        cls, source: Source, items: Iterable[tuple[bytes, bytes]], rulesets: Rulesets, metrics: Metrics, abandoned: asyncio.Event
+        cls,
+        source: Source,
+        items: Iterable[tuple[bytes, bytes]],
+        rulesets: Rulesets,
+        metrics: Metrics,
+        abandoned: asyncio.Event,
+        max_groups: int = MAX_GROUPS,
     ) -> EngineFold:
         """The fold over the state that the table `items` hold.
 
@@ -70,7 +76,7 @@ class EngineFold:
                     "read; run the version that deployed it"
                 )
             readable = {ruleset: found}
-        state = PartitionState.restore(source.topic, source.partition, held, readable)
+        state = PartitionState.restore(source.topic, source.partition, held, readable, max_groups)
         if state.failing:
             names = ", ".join(state.failing)
             log.error("engine: partition %d: rules that failed before and are not judged: %s", source.partition, names)

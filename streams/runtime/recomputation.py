@@ -68,7 +68,8 @@ class Recomputation:
         source = Source(self._topic, partition, self._partitions, self._settings.control_key.encode() or None)
         table = ChangelogTable()
         table.put(list((base or {}).items()))
-        fold = await EngineFold.restore(source, list(table.items.items()), self.rulesets, Metrics(), asyncio.Event())
+        items, max_groups = list(table.items.items()), int(self._settings.max_groups)
+        fold = await EngineFold.restore(source, items, self.rulesets, Metrics(), asyncio.Event(), max_groups)
         async with contextlib.aclosing(self._records(partition, fold.applied + 1, until)) as chunks:
             async for records in chunks:
                 for at in range(0, len(records), _STEP):

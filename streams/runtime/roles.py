@@ -158,7 +158,8 @@ def engine(settings: Settings, partitions: int, outbox: Outbox, metrics: Metrics
     key = settings.control_key.encode() or None
 
     async def restore(partition: int, items: Iterable[tuple[bytes, bytes]], abandoned: asyncio.Event) -> Fold:
-        return await EngineFold.restore(Source(topic, partition, partitions, key), items, rulesets, metrics, abandoned)
+        source = Source(topic, partition, partitions, key)
+        return await EngineFold.restore(source, items, rulesets, metrics, abandoned, int(settings.max_groups))
 
     app = build_app(settings, ENGINE, restore, partitions=partitions, outbox=outbox, metrics=metrics)
 

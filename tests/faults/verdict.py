@@ -111,7 +111,7 @@ async def verdict(stage: Stage, raises: Raising | None = None) -> Verdict:
     alerts = await read_topic(settings, prefix + ALERTS.name)
     dead = await read_topic(settings, prefix + DEAD_LETTERS.name)
     jobs = [
-        (number, prefix + EVENTS.name, log.records.get(number, []), tables.get(number, {}), raises)
+        (number, prefix + EVENTS.name, log.records.get(number, []), tables.get(number, {}), raises, int(settings.max_groups))
         for number in range(stage.partitions)
     ]
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
@@ -133,10 +133,10 @@ _NOTHING: Final = Marker(-1, 0, None, 0, {})
 
 
 def _recompute(
-    partition: int, topic: str, records: Sequence[Record], table: Mapping[bytes, bytes], raises: Raising | None
+    partition: int, topic: str, records: Sequence[Record], table: Mapping[bytes, bytes], raises: Raising | None, max_groups: int
 ) -> _Recomputed:
     """The oracle over all records; the state is compared at the marker of the table."""
-    oracle = PrunedOracle(topic, partition, raises=raises)
+    oracle = PrunedOracle(topic, partition, max_groups, raises=raises)
     marker = marker_of(dict(table)) or _NOTHING
     said: list[tuple[str, str, str]] = []
     differences: list[str] = []
