@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from faust.tables.recovery import RebalanceAgain, ServiceStopped
+
 OURS: Final = "tocsin"
 PER_WINDOW: Final = 3
 WINDOW: Final = 30.0
@@ -56,12 +58,18 @@ class RateLimit(logging.Filter):
         return number < PER_WINDOW
 
 
+def is_no_stop(record: logging.LogRecord) -> bool:
+    """Whether a line is other than asyncio's about a recovery of Faust that ended because the worker does, or began again."""
+    return not (record.exc_info and isinstance(record.exc_info[1], (ServiceStopped, RebalanceAgain)))
+
+
 def configure(log_format: str) -> None:
     """Log to standard error: ours from INFO on, libraries from WARNING on and bounded, Faust's errors only."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         JsonFormatter() if log_format == "json" else logging.Formatter("%(asctime)s %(levelname)-7s %(name)-15s %(message)s")
     )
+    handler.addFilter(is_no_stop)
     handler.addFilter(RateLimit())
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -12,14 +12,17 @@ import json
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from typing import Any, Final
 
+import msgspec
+
 from schemas.alert import DISPATCHED
 from streams.settings import Settings
-from streams.topics import ALERTS, DEAD_LETTERS, ENGINE, EVENTS, TRANSITIONS, changelog_name
+from streams.topics import ALERTS, DEAD_LETTERS, ENGINE, EVENTS, NOTIFIER, TRANSITIONS, changelog_name
 from tests.faults.log import EventLog, Logged, as_log, read_rulesets, read_topic
 from tests.faults.stage import FaultError, Stage
 from tests.faults.state import Cells, Marker, PrunedOracle, cells_of_oracle, cells_of_table, fold_changelog, log_up_to, marker_of
@@ -120,7 +123,9 @@ async def verdict(stage: Stage, raises: Raising | None = None) -> Verdict:
         for difference in each.differences:
             findings.add("state", difference)
     said, copies = _compare_transitions(partitions, decided, tables, findings)
-    told, alert_copies = _compare_alerts(said, decided, alerts, findings)
+    notified = await _notified(settings)
+    due = {_id(record) for record in decided if record.offset <= notified.get(record.partition, -1)}
+    told, alert_copies = _compare_alerts(said, due, decided, alerts, findings)
     if not (log.events and said and told):
         findings.add("nothing to compare", f"{log.events} events, {len(said)} transitions, {told} alerts")
     buried = _compare_dead_letters(log, dead, tables, findings)
@@ -220,9 +225,9 @@ def _covered(text: str, tables: Mapping[int, Any]) -> bool:
 
 
 def _compare_alerts(
-    said: Mapping[str, str], decided: Sequence[Logged], alerts: Sequence[Logged], findings: _Findings
+    said: Mapping[str, str], due: AbstractSet[str], decided: Sequence[Logged], alerts: Sequence[Logged], findings: _Findings
 ) -> tuple[int, int]:
-    """Each transition is dispatched, or held back and recorded as such; a resolve goes where its firing went."""
+    """Each transition that is `due` is dispatched, or held back and recorded as such; a resolve goes where its firing went."""
     held: dict[str, str] = {}
     for record in decided:
         reasons = [value.decode() for name, value in record.headers if name == DECISION]
@@ -240,7 +245,7 @@ def _compare_alerts(
     for id, text in said.items():
         transition = json.loads(text)
         by_episode[transition["dedup_key"]].append(transition)
-        if id not in told and id not in held:
+        if id in due and id not in told and id not in held:
             findings.add("undecided by the notifier", _named(text))
         if id in held and held[id] == "ended_while_held" and id in told:
             findings.add("both dispatched and ended while held", _named(text))
@@ -248,7 +253,7 @@ def _compare_alerts(
         kinds = {each["details"]["kind"]: each["id"] for each in episode}
         resolved = kinds.get("resolved")
         firings = [each["id"] for each in episode if each["details"]["kind"] != "resolved"]
-        if resolved is not None and any(id in told for id in firings) != (resolved in told):
+        if resolved in due and any(id in told for id in firings) != (resolved in told):
             fates = [(kind, "dispatched" if id in told else held.get(id)) for kind, id in kinds.items()]
             findings.add("resolve not where its firing was", f"{episode[0]['rule']} {episode[0]['labels']}: {fates}")
     return len(told), told.total() - len(told)
@@ -270,6 +275,16 @@ def _compare_dead_letters(log: EventLog, dead: Sequence[Logged], tables: Mapping
         if marker is not None and place[1] <= marker.applied:
             findings.add("no dead letter", f"partition {place[0]}, offset {place[1]}")
     return len(found)
+
+
+def _id(record: Logged) -> str:
+    return str(json.loads(record.value or b"")["id"])
+
+
+async def _notified(settings: Settings) -> dict[int, int]:
+    """Up to which offset of each partition of the transitions the notifier has decided."""
+    tables = fold_changelog(await read_topic(settings, changelog_name(settings.group, NOTIFIER)))
+    return {number: msgspec.msgpack.decode(table[b"m"])[1] for number, table in tables.items() if b"m" in table}
 
 
 async def _ends(settings: Settings, topic: str) -> dict[int, int]:

@@ -10,6 +10,7 @@ from typing import Final
 
 PACKAGES: Final = {
     "docker-compose": "docker-compose",
+    "faketime": "faketime",
     "java": "default-jre-headless",
     "kcat": "kcat",
     "mvn": "maven",
