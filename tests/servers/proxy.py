@@ -24,7 +24,7 @@ class Proxy:
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._ended: asyncio.Event
-        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._serve(),), daemon=True)
+        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -45,13 +45,19 @@ class Proxy:
         """Let the next `number` answers that come back be lost, each with its connection."""
         self._drops = number
 
+    def _run(self) -> None:
+        with contextlib.closing(self._loop):
+            self._loop.run_until_complete(self._serve())
+
     async def _serve(self) -> None:
         self._ended = asyncio.Event()
         server = await asyncio.start_server(self._connected, HOST, self.port)
         self._ready.set()
         await self._ended.wait()
         server.close()
-        self._sever()
+        while connections := asyncio.all_tasks() - {asyncio.current_task()}:
+            self._sever()
+            await asyncio.wait(connections, timeout=0.1)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
