@@ -234,7 +234,7 @@ class Partitions:
 
     def waiting(self) -> dict[int, float]:
         """The open partitions that wait for brokers to take what they send, and for how many seconds they have."""
-        now = time.monotonic()
+        now = self._clock()
         since = {number: partition.waits_since for number, partition in self._open.items()}
         return {number: now - began for number, began in since.items() if began is not None}
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Mapping
-from functools import partial
 from typing import Final, Self
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.consumer.fetcher import FetchResult
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaTimeoutError
 
 from streams.decode import Source
@@ -19,7 +17,7 @@ from streams.runtime import codecs
 from streams.runtime.changelog_table import ChangelogTable
 from streams.runtime.engine import EngineFold
 from streams.runtime.rulesets import Rulesets
-from streams.runtime.transport import take_raw
+from streams.runtime.transport import RawConsumer
 from streams.settings import Settings
 from streams.topics import EVENTS, MIB, RULES
 
@@ -27,7 +25,7 @@ STALLED_AFTER: Final = 30.0
 RULES_WITHIN: Final = 10.0
 """Seconds that the documents of a ruleset may take to be read."""
 _STEP: Final = 2_000
-_POLL: Final = 0.2
+_POLL_MS: Final = 200
 
 
 class UnreachableError(RuntimeError):
@@ -80,7 +78,7 @@ class Recomputation:
 
     async def _records(self, partition: int, first: int, until: int) -> AsyncGenerator[list[Incoming], None]:
         """The records from `first` to `until`, as a worker gets them."""
-        consumer = AIOKafkaConsumer(
+        consumer = RawConsumer(
             **self._settings.kafka_client(), group_id=None, enable_auto_commit=False, auto_offset_reset="none",
             max_partition_fetch_bytes=MIB,
         )  # fmt: skip
@@ -95,17 +93,12 @@ class Recomputation:
             loop = asyncio.get_running_loop()
             moved, position = loop.time(), first
             while position <= until:
-                for result in consumer._fetcher._records.values():
-                    if type(result) is FetchResult:
-                        result.getall = partial(take_raw, result)
-                for records in (await consumer.getmany(timeout_ms=0)).values():
+                for records in (await consumer.getmany(timeout_ms=_POLL_MS)).values():
                     yield [record for record in records if record.offset <= until]
                 before, position = position, await consumer.position(place)
                 if position != before:
                     moved = loop.time()
                 elif loop.time() - moved > STALLED_AFTER:
                     raise KafkaTimeoutError(f"{self._topic}[{partition}]: offset {position} did not come")
-                else:
-                    await asyncio.wait([consumer._fetcher._create_fetch_waiter()], timeout=_POLL)
         finally:
             await consumer.stop()
