@@ -5,17 +5,14 @@ The variables are those of tests.faults.breaking_worker.
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any, Final
 
-from streams.cli import main
 from streams.notifier import cooldown
 from streams.notifier.state import DECISION, RELEASE
 from streams.records import Outgoing
-from streams.runtime import producer, store, transport
+from streams.runtime import producer, transport
 from streams.topics import ALERTS, TRANSITIONS
-from tests.faults.breaking_worker import Breaking
+from tests.faults.breaking_worker import Breaking, run, watch_table
 
 NOTIFIER_STEPS: Final = (
     "before claim",
@@ -39,9 +36,9 @@ def install(breaking: Breaking) -> None:
     """Watch every step of a decision."""
     breaking.around(cooldown.FailOpenCooldowns, "claim", "before claim", "after claim")
     breaking.around(transport.Consumer, "_commit", "before commit", "after commit")
+    watch_table(breaking)
     append: Any = producer.Changelog.append
     send: Any = producer.Outbox.send
-    commit_batch: Any = store.AtomicStore.commit_batch
 
     async def appended(self: producer.Changelog, partition: int, items: producer.Items) -> int:
         key, value = items[0]
@@ -63,23 +60,9 @@ def install(breaking: Breaking) -> None:
         breaking.passing(f"after {name}")
         return acked
 
-    def committed(self: store.AtomicStore, *arguments: Any) -> None:
-        commit_batch(self, *arguments)
-        breaking.passing("after table")
-
     setattr(producer.Changelog, "append", appended)  # noqa: B010 - mypy takes no assignment to a method
     setattr(producer.Outbox, "send", sent)  # noqa: B010
-    setattr(store.AtomicStore, "commit_batch", committed)  # noqa: B010
 
 
 if __name__ == "__main__":
-    if "BREAK_AT" in os.environ:
-        install(
-            Breaking(
-                os.environ["BREAK_AT"],
-                int(os.environ.get("BREAK_AFTER", "0")),
-                os.environ.get("BREAK_BY", "SIGKILL"),
-                Path(os.environ["BREAK_LOG"]),
-            )
-        )
-    main()
+    run(install)

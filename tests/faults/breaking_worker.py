@@ -68,8 +68,8 @@ def install(breaking: Breaking) -> None:
     """Watch every step of a checkpoint."""
     breaking.around(producer.Outbox, "send", "before send", "after send")
     breaking.around(transport.Consumer, "_commit", "before commit", "after commit")
+    watch_table(breaking)
     append: Any = producer.Changelog.append
-    commit_batch: Any = store.AtomicStore.commit_batch
 
     async def appended(self: producer.Changelog, partition: int, items: producer.Items) -> int:
         is_barrier = items[0][0] == producer.BARRIER
@@ -80,11 +80,17 @@ def install(breaking: Breaking) -> None:
             breaking.passing("after changelog")
         return offset
 
+    setattr(producer.Changelog, "append", appended)  # noqa: B010 - mypy takes no assignment to a method
+
+
+def watch_table(breaking: Breaking) -> None:
+    """Watch what is written to RocksDB."""
+    commit_batch: Any = store.AtomicStore.commit_batch
+
     def committed(self: store.AtomicStore, *arguments: Any) -> None:
         commit_batch(self, *arguments)
         breaking.passing("after table")
 
-    setattr(producer.Changelog, "append", appended)  # noqa: B010 - mypy takes no assignment to a method
     setattr(store.AtomicStore, "commit_batch", committed)  # noqa: B010
 
 
@@ -94,11 +100,12 @@ def limit(size: int) -> None:
         setattr(module, name, value)
 
 
-if __name__ == "__main__":
+def run(watch: Callable[[Breaking], None]) -> None:
+    """`tocsin`, watched by `watch` where the environment says where to break."""
     if "BREAK_LIMIT" in os.environ:
         limit(int(os.environ["BREAK_LIMIT"]))
     if "BREAK_AT" in os.environ:
-        install(
+        watch(
             Breaking(
                 os.environ["BREAK_AT"],
                 int(os.environ.get("BREAK_AFTER", "0")),
@@ -107,3 +114,7 @@ if __name__ == "__main__":
             )
         )
     main()
+
+
+if __name__ == "__main__":
+    run(install)

@@ -77,6 +77,12 @@ class Load:
             self._pending.add(sent)
             sent.add_done_callback(self._done)
 
+    async def end(self, running: asyncio.Task[None]) -> None:
+        """Stop `running`, which sends, and wait for what it has sent."""
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await self.flush()
+
     async def flush(self) -> None:
         """Wait until the brokers have everything, or have refused it."""
         while self._pending:

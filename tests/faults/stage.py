@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -156,6 +156,16 @@ class Stage:
         worker = Worker(replace(self.settings, **settings), self.folder / name, (*command, *options))
         self.workers.append(worker)
         return worker
+
+    def breaking(self, command: Sequence[str], only: str, name: str, breaks: Mapping[str, str]) -> Worker:
+        """A worker, always of the same instance and folder, that breaks as `breaks` says: see tests/faults/breaking_worker.py."""
+        worker = self.worker("a", only=only, command=command, instance="a")
+        worker.variables |= {**breaks, "BREAK_LOG": str(self.break_log(name))}
+        return worker
+
+    def break_log(self, name: str) -> Path:
+        """Where the breaking worker `name` leaves a line when it breaks."""
+        return self.folder / f"break-{name}.log"
 
     @contextlib.asynccontextmanager
     async def load(self, seed: int | None = None) -> AsyncIterator[Load]:

@@ -108,9 +108,7 @@ async def _survives(stage: Stage, harm: Callable[[], Awaitable[None]]) -> Found:
         async with _memory(worker) as memory:
             await harm()
             await asyncio.sleep(1)
-        steady.cancel()
-        await asyncio.gather(steady, return_exceptions=True)
-        await load.flush()
+        await load.end(steady)
         await settled(stage)
     wrong = []
     status = await worker.stop() if worker.is_running else worker.process and worker.process.returncode

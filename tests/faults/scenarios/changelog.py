@@ -72,8 +72,11 @@ class Changelogs:
             {TopicPartition(topic, number): RecordsToDelete(end) for number, end in ends.items() if end}
         )
 
-    async def compacted(self, role: str) -> None:
-        """Wait until the cleaner has removed records: of every partition, or of some where not each has any to remove."""
+    async def compacted(self, role: str, share: float = 0.0) -> int:
+        """Wait until the cleaner has removed records, and more than `share` of all; how many.
+
+        Of every partition, or of some where not each has any to remove.
+        """
         name = changelog(self._stage.settings.group, role).name
         deadline = asyncio.get_running_loop().time() + COMPACTED_WITHIN
         while True:
@@ -81,8 +84,11 @@ class Changelogs:
             for record in await read_topic(self._stage.settings, name):
                 offsets[record.partition].append(record.offset)
             enough = all if role == ENGINE else any  # the notifier has little to keep
-            if len(offsets) == self._stage.partitions and enough(len(each) <= each[-1] for each in offsets.values()):
-                return
+            written = sum(each[-1] + 1 for each in offsets.values())
+            removed = written - sum(map(len, offsets.values()))
+            is_everywhere = len(offsets) == self._stage.partitions and enough(len(each) <= each[-1] for each in offsets.values())
+            if is_everywhere and removed > share * written:
+                return removed
             if asyncio.get_running_loop().time() > deadline:
                 raise FaultError(f"{name} was not compacted within {COMPACTED_WITHIN:.0f} s")
             await asyncio.sleep(0.3)
@@ -119,9 +125,7 @@ async def run(servers: Servers, seed: int, folder: Path, *, long: bool) -> Row:
                     injected.append("deleted and created again, behind the local state")
                     for text in ("it holds changelog offset", "the state is made again from it"):
                         await until(partial(worker.said, text), f"{worker.log} to say {text!r}", within=10)
-                steady.cancel()
-                await asyncio.gather(steady, return_exceptions=True)
-                await load.flush()
+                await load.end(steady)
                 await settled(stage)
             await worker.stop()
             found = await verdict(stage)

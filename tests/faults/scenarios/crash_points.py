@@ -6,7 +6,9 @@ import asyncio
 import sys
 from pathlib import Path
 
+from streams.topics import ENGINE, changelog_name
 from tests.faults.breaking_worker import ENGINE_STEPS
+from tests.faults.log import read_topic
 from tests.faults.row import Row
 from tests.faults.stage import FaultError, Servers, Stage, Worker, open_stage, until
 from tests.faults.verdict import settled, verdict
@@ -19,7 +21,7 @@ SMALL = 12_000
 
 
 async def run(servers: Servers, seed: int, folder: Path, *, long: bool) -> Row:
-    """Each step is passed once, in the long form also three times and with the disk lost, before the process ends there."""
+    """Each step is passed once, in the long form also after one and after four passages, before the process ends there."""
     passes = (0, 1, 4) if long else (0,)
     hit: list[str] = []
     with open_stage(servers, folder, seed) as stage:
@@ -35,17 +37,18 @@ async def run(servers: Servers, seed: int, folder: Path, *, long: bool) -> Row:
                 if await worker.ended() >= 0:
                     raise FaultError(f"the worker ended by itself, not at {step!r}: see {worker.log}")
                 hit.append(step)
-            steady.cancel()
-            await load.flush()
+            await load.end(steady)
             last = stage.worker("a", only="engine", instance="a")
             last.start()
             await settled(stage)
         await last.stop()
         await notifier.stop()
         found = await verdict(stage)
-    return Row(
-        FAULT, f"{len(hit)} ends at {len(set(ENGINE_STEPS))} steps, whole and in parts", found.compared(), found.differences
-    )
+        changelog = await read_topic(stage.settings, changelog_name(stage.settings.group, ENGINE))
+    if not any((record.key or b"").startswith(PART) for record in changelog):
+        raise FaultError("no checkpoint was written in parts")
+    injected = f"{len(hit)} ends at {len(set(hit))} steps, whole and in parts"
+    return Row(FAULT, injected, found.compared(), found.differences)
 
 
 def steps(size: int | None) -> tuple[str, ...]:
@@ -55,13 +58,8 @@ def steps(size: int | None) -> tuple[str, ...]:
 
 def broken(stage: Stage, name: str, step: str, after: int, size: int | None, by: str = "SIGKILL") -> Worker:
     """An engine, always of the same instance and folder, that breaks at `step`."""
-    worker = stage.worker("a", only="engine", command=BREAKING, instance="a")
-    worker.variables |= {
-        "BREAK_AT": step,
-        "BREAK_AFTER": str(after + (1 if size is not None else 0)),
-        "BREAK_BY": by,
-        "BREAK_LOG": str(stage.folder / f"break-{name}.log"),
-    }
+    after += size is not None  # so that it breaks between parts, not before the first
+    worker = stage.breaking(BREAKING, "engine", name, {"BREAK_AT": step, "BREAK_AFTER": str(after), "BREAK_BY": by})
     if size is not None:
         worker.variables["BREAK_LIMIT"] = str(size)
     return worker
@@ -69,5 +67,5 @@ def broken(stage: Stage, name: str, step: str, after: int, size: int | None, by:
 
 async def frozen(stage: Stage, name: str) -> None:
     """Wait until the worker of `name` has stopped itself."""
-    path = stage.folder / f"break-{name}.log"
+    path = stage.break_log(name)
     await until(path.exists, f"{path} to be written")

@@ -14,7 +14,7 @@ from streams.topics import ALERTS
 from tests.faults.breaking_notifier import NOTIFIER_STEPS
 from tests.faults.log import read_topic
 from tests.faults.row import Row
-from tests.faults.stage import COOLDOWNS, FaultError, Servers, Stage, Worker, open_stage
+from tests.faults.stage import COOLDOWNS, FaultError, Servers, Stage, open_stage
 from tests.faults.verdict import settled, verdict
 
 FAULT = "crash points, notifier"
@@ -40,7 +40,8 @@ async def run(servers: Servers, seed: int, folder: Path, *, long: bool) -> Row:
             steady = asyncio.create_task(load.run(600, 200))
             await asyncio.sleep(2)
             for number, (step, after) in enumerate(tape):
-                worker = broken(stage, f"{number:02}", step, after)
+                breaks = {"BREAK_AT": step, "BREAK_AFTER": str(after)}
+                worker = stage.breaking(BREAKING, "notifier", f"{number:02}", breaks)
                 worker.start()
                 if await worker.ended() >= 0:
                     raise FaultError(f"the worker ended by itself, not at {step!r}: see {worker.log}")
@@ -52,8 +53,7 @@ async def run(servers: Servers, seed: int, folder: Path, *, long: bool) -> Row:
                 if dice.random() < 0.3:
                     worker.lose_disk()
                     lost += 1
-            steady.cancel()
-            await load.flush()
+            await load.end(steady)
             last = stage.worker("a", only="notifier", instance="a")
             last.start()
             await settled(stage)
@@ -64,13 +64,6 @@ async def run(servers: Servers, seed: int, folder: Path, *, long: bool) -> Row:
     steps = len({step for step, _ in tape})
     injected = f"{len(tape)} ends at {steps} steps, {lost} with the disk deleted, {forgotten} with Redis emptied, else taken"
     return Row(FAULT, injected, found.compared(), differences)
-
-
-def broken(stage: Stage, name: str, step: str, after: int) -> Worker:
-    """A notifier, always of the same instance and folder, that ends at `step`."""
-    worker = stage.worker("a", only="notifier", command=BREAKING, instance="a")
-    worker.variables |= {"BREAK_AT": step, "BREAK_AFTER": str(after), "BREAK_LOG": str(stage.folder / f"break-{name}.log")}
-    return worker
 
 
 async def differing_copies(stage: Stage) -> list[str]:

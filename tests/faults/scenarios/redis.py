@@ -53,8 +53,7 @@ async def run(servers: Servers, seed: int, folder: Path, *, long: bool) -> Row:
                     injected[name] += 1
                     await play.restored()
                     await asyncio.sleep(rest)
-                steady.cancel()
-                await load.flush()
+                await load.end(steady)
                 await settled(stage)
             await worker.stop()
         finally:

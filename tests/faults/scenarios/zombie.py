@@ -6,29 +6,17 @@ Without fencing the pending state of a zombie lands after its successor's, and c
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-
-from streams.topics import ENGINE, changelog, changelog_name
-from tests.faults.log import read_topic
+from streams.topics import ENGINE
 from tests.faults.row import Row
+from tests.faults.scenarios.changelog import HARD, Changelogs
 from tests.faults.scenarios.crash_points import broken, frozen
-from tests.faults.stage import FaultError, Servers, Stage, Worker, open_stage
+from tests.faults.stage import Servers, Worker, open_stage
 from tests.faults.verdict import settled, verdict
 
 FAULT = "zombie"
 SESSION = 6
-COMPACTED_WITHIN = 40.0
-COMPACTION = {
-    "segment.ms": "200",
-    "min.cleanable.dirty.ratio": "0.001",
-    "min.compaction.lag.ms": "0",
-    "max.compaction.lag.ms": "500",
-    "delete.retention.ms": "0",
-}
 
 
 async def run(servers: Servers, seed: int, folder: Path, *, long: bool) -> Row:
@@ -57,11 +45,12 @@ async def run(servers: Servers, seed: int, folder: Path, *, long: bool) -> Row:
                 zombie.pause()
                 refused += await replaced(zombie, successor)
                 await successor.stop()
-            steady.cancel()
-            await load.flush()
+            await load.end(steady)
             successor.start()
             await settled(stage)
-            removed = await compact(stage)
+            async with Changelogs(stage) as changelogs:  # workers go on to write
+                await changelogs.configure(ENGINE, HARD)
+                removed = await changelogs.compacted(ENGINE, share=0.5)
         await successor.stop()
         await notifier.stop()
         found = await verdict(stage)
@@ -81,24 +70,3 @@ async def replaced(zombie: Worker, successor: Worker) -> int:
     refused = zombie.said("another worker has taken over")
     zombie.kill()
     return int(refused)
-
-
-async def compact(stage: Stage) -> int:
-    """Have the broker compact the changelog, to which workers go on to write; how many records that removed."""
-    topic = changelog_name(stage.settings.group, ENGINE)
-    configs = changelog(stage.settings.group, ENGINE).config | COMPACTION  # what is not named falls back to its default
-    admin = AIOKafkaAdminClient(**stage.settings.kafka_client())
-    await admin.start()
-    try:
-        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=configs)])
-    finally:
-        await admin.close()
-    deadline = time.monotonic() + COMPACTED_WITHIN
-    while True:
-        records = await read_topic(stage.settings, topic)
-        written = sum({record.partition: record.offset + 1 for record in records}.values())
-        if written - len(records) > written // 2:
-            return written - len(records)
-        if time.monotonic() > deadline:
-            raise FaultError(f"{topic} was not compacted within {COMPACTED_WITHIN:.0f} s")
-        await asyncio.sleep(0.5)
