@@ -148,10 +148,15 @@ class LocalCooldowns:
         """The answer to each of `claims`, in order."""
         return [self._claim(claim, self._clock()) for claim in claims]
 
-    def remember(self, claim: Claim, claimed: Claimed) -> None:
-        """Keep what Redis answered, for when it goes away."""
+    def remember(self, claim: Claim, claimed: Claimed, now: int) -> None:
+        """Keep what Redis answered to a call of `now`, for when it goes away, or forgets. It ends no later here than there."""
         holders = claim.holders if claimed.won else (claimed.holder,)
-        self._hold(claim.group, holders, self._clock() + claimed.remaining)
+        self._hold(claim.group, holders, now + claimed.remaining)
+
+    def recall(self, group: str, now: int) -> Claim | None:
+        """The claim that holds the cooldown of `group` for as long as it still lasts, None where nothing is known of any."""
+        holders, until = self._held.get(group, ((), now))
+        return Claim(group, holders[0], until - now, recent=holders[1:]) if until > now else None
 
     def _claim(self, claim: Claim, now: int) -> Claimed:
         holders, until = self._held.get(claim.group, ((), now))
@@ -192,7 +197,8 @@ class FailOpenCooldowns:
     """Cooldowns in Redis, and in memory while Redis is away; asked again once per second, so that nothing waits for it.
 
     What was won in memory is claimed in Redis when it answers again: a call that came too late, because this process was
-    busy, must not cost a notification too many.
+    busy, must not cost a notification too many. And what Redis once knew is told to it again before it is asked: it may have
+    evicted it, have been restarted empty, or be a replica that never heard of it.
     """
 
     def __init__(self, redis: RedisCooldowns, local: LocalCooldowns, clock: Callable[[], int] = monotonic) -> None:
@@ -215,8 +221,9 @@ class FailOpenCooldowns:
                 return await self._claim_locally(claims)
             self._retry_at = now + RETRY_EVERY  # one call tries; those beside it do not wait
         owed = self._owed_first(claims, now)
+        known = [*owed, *self._remembered(claims, now)]
         try:
-            replies = (await self._redis.claim([*owed, *claims]))[len(owed) :]
+            replies = (await self._redis.claim([*known, *claims]))[len(known) :]
         except (RedisError, OSError, TimeoutError) as error:
             self._fail(error)
             return await self._claim_locally(claims)
@@ -228,7 +235,7 @@ class FailOpenCooldowns:
             for claim in owed:  # another partition's call may have done the same meanwhile, or won anew
                 if claim.group in self._owed and self._owed[claim.group][0].id == claim.id:
                     del self._owed[claim.group]
-        return [await self._settle(claim, reply) for claim, reply in zip(claims, replies, strict=True)]
+        return [await self._settle(claim, reply, now) for claim, reply in zip(claims, replies, strict=True)]
 
     async def check(self) -> str | None:
         """See RedisCooldowns.check."""
@@ -238,11 +245,16 @@ class FailOpenCooldowns:
         """Close the connections."""
         await self._redis.close()
 
-    async def _settle(self, claim: Claim, reply: Claimed | RedisError) -> Claimed:
+    async def _settle(self, claim: Claim, reply: Claimed | RedisError, now: int) -> Claimed:
         if isinstance(reply, RedisError):
             return (await self._claim_locally((claim,)))[0]
-        self._local.remember(claim, reply)
+        self._local.remember(claim, reply, now)
         return reply
+
+    def _remembered(self, claims: Sequence[Claim], now: int) -> list[Claim]:
+        """The cooldowns of the groups of `claims`, as far as they are known and not owed. A takeover does not ask who had it."""
+        groups = dict.fromkeys(claim.group for claim in claims if not claim.takeover and claim.group not in self._owed)
+        return [claim for group in groups if (claim := self._local.recall(group, now)) is not None]
 
     async def _claim_locally(self, claims: Sequence[Claim]) -> list[Claimed]:
         answers = await self._local.claim(claims)

@@ -211,6 +211,41 @@ async def test_partitions_may_claim_at_the_same_time_when_redis_is_back(clock: C
     assert [claimed.won for claimed in answers] == [False] * 3
 
 
+async def test_what_redis_forgot_is_told_to_it_again(clock: Clock) -> None:
+    redis = Remote(clock)
+    store = FailOpenCooldowns(redis, LocalCooldowns(clock), clock)
+    assert (await one(store, ask("g", "a"))).won
+    redis.held = LocalCooldowns(clock, per_minute=10**6)  # evicted, restarted empty, or failed over
+    clock.advance("5m")
+    refused = await one(store, ask("g", "b"))
+    assert (refused.won, refused.holder, refused.remaining) == (False, "a", 10 * MINUTE)
+    assert not (await redis.held.claim([ask("g", "c")]))[0].won, "other workers meet it too"
+    clock.advance("10m")
+    assert (await one(store, ask("g", "b"))).won
+
+
+async def test_what_redis_forgot_stands_in_no_takeovers_way(clock: Clock) -> None:
+    redis = Remote(clock)
+    store = FailOpenCooldowns(redis, LocalCooldowns(clock), clock)
+    await one(store, ask("g", "a"))
+    redis.held = LocalCooldowns(clock, per_minute=10**6)
+    assert (await one(store, ask("g", "b", takeover=True))).won
+    assert (await one(store, ask("g", "c"))).holder == "b"
+
+
+async def test_a_cooldown_is_remembered_for_no_longer_than_redis_keeps_it(clock: Clock) -> None:
+    class Slow(Remote):
+        async def claim(self, claims: Sequence[Claim]) -> list[Claimed | RedisError]:
+            answers = await super().claim(claims)
+            clock.advance("1s")
+            return answers
+
+    store = FailOpenCooldowns(Slow(clock), LocalCooldowns(clock), clock)
+    await one(store, ask("g", "a"))
+    clock.advance("14m59s")
+    assert (await one(store, ask("g", "b"))).won
+
+
 async def test_what_ended_while_redis_was_away_is_not_claimed(clock: Clock) -> None:
     redis = Remote(clock)
     store = FailOpenCooldowns(redis, LocalCooldowns(clock), clock)

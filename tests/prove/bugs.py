@@ -94,6 +94,14 @@ BUGS: Final = (
         test="tests/notifier/test_cooldown.py::test_what_was_won_while_redis_was_away_is_claimed_there_when_it_is_back",
     ),
     Bug(
+        name="what Redis forgot stays forgotten",
+        guarantee="a Redis that evicts, restarts empty or fails over repeats no notification while its worker lives",
+        file="streams/notifier/cooldown.py",
+        old="known = [*owed, *self._remembered(claims, now)]",
+        new="known = owed",
+        test="tests/notifier/test_cooldown.py::test_what_redis_forgot_is_told_to_it_again",
+    ),
+    Bug(
         name="a stale alert takes the cooldown",
         guarantee="what is decided too late to page holds nothing back",
         file="streams/notifier/policy.py",

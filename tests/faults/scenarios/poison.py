@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import random
+import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -12,8 +13,8 @@ from tests.faults.gauge import Gauge
 from tests.faults.load import Load
 from tests.faults.poison import poison
 from tests.faults.row import Row
-from tests.faults.stage import Servers, Worker, open_stage
-from tests.faults.verdict import settled, verdict
+from tests.faults.stage import Servers, Stage, Worker, open_stage
+from tests.faults.verdict import Verdict, settled, verdict
 from tests.servers.process import free_port
 
 FAULT = "poison"
@@ -23,46 +24,73 @@ LEAST: Final = 0.9
 """Of the clean throughput, which is counted in records per second of the processor: the machine may be busy with others."""
 
 
+SPAN: Final = 30.0
+"""Seconds of telemetry in each backlog. Were it all of now, windows would be huge."""
+
+
 async def run(servers: Servers, seed: int, folder: Path, *, long: bool) -> Row:
-    """Backlogs without and with poison, in turns, each folded by a worker that starts on it.
+    """Backlogs without and with poison, in turns, each on topics of its own and folded by a worker that starts on it.
 
     The short form folds too little to measure the throughput, and folds poison only.
     """
-    number, turns = (12_000, 1) if long else (4_000, 1)
-    dice = random.Random(seed)
-    clean, poisoned, since = 0.0, 0.0, time.time() - 30
-    with open_stage(servers, folder, seed, metrics_port=str(free_port())) as stage:
-        stage.prepare()
-        engine = stage.worker("a", only="engine", instance="a")
-        async with stage.load() as load:
-            for _ in range(turns):
-                if long:
-                    since = await _backlog(load, dice, number, 0.0, since)
-                    clean = max(clean, await _throughput(engine, number))
-                since = await _backlog(load, dice, number, SHARE, since)
-                poisoned = max(poisoned, await _throughput(engine, number))
-        worker = stage.worker("b", instance="b")
-        worker.start()
-        await worker.ready("notifier")
-        await settled(stage)
-        await worker.stop()
-        found = await verdict(stage)
-    differences = list(found.differences)
-    if poisoned < clean * LEAST:
-        differences.append(f"{poisoned:,.0f} records/s with poison, and {clean:,.0f} without")
-    if not engine.said("could not be processed and went to the dead letters"):
-        differences.append("the log of the worker does not tell of the dead letters")
+    number, turns = (30_000, 2) if long else (4_000, 1)
+    clean, poisoned = [], []
+    differences: list[str] = []
+    compared: list[str] = []
+    for turn in range(turns):
+        if long:
+            with _stage(servers, folder / f"clean-{turn}", seed + turn) as stage:
+                clean.append((await _folded(stage, number, 0.0))[0])
+        with _stage(servers, folder / f"poison-{turn}", seed + turn) as stage:
+            throughput, engine = await _folded(stage, number, SHARE)
+            poisoned.append(throughput)
+            found = await _judged(stage)
+        compared.append(found.compared())
+        differences += found.differences
+        if not engine.said("could not be processed and went to the dead letters"):
+            differences.append("the log of the worker does not tell of the dead letters")
     injected = f"{SHARE:.0%} of {turns * number:,} records"
     if long:
-        injected += f"; {poisoned:,.0f} records/s, without poison {clean:,.0f} ({poisoned / clean:.0%})"
-    return Row(FAULT, injected, found.compared(), tuple(differences))
+        with_poison, without = max(poisoned), max(clean)
+        injected += (
+            f"; {with_poison:,.0f} records/s of the processor, without poison {without:,.0f} ({with_poison / without:.0%})"
+        )
+        if with_poison < without * LEAST:
+            differences.append(f"{with_poison:,.0f} records/s with poison, and {without:,.0f} without")
+    return Row(FAULT, injected, " + ".join(compared), tuple(differences))
 
 
-async def _backlog(load: Load, dice: random.Random, number: int, share: float, since: float) -> float:
-    """Send `number` records of the time from `since` to now, which is returned. Were they all of now, windows would be huge."""
-    until = time.time()
+@contextlib.contextmanager
+def _stage(servers: Servers, folder: Path, seed: int) -> Iterator[Stage]:
+    with open_stage(servers, folder, seed, metrics_port=str(free_port())) as stage:
+        stage.prepare()
+        yield stage
+
+
+async def _folded(stage: Stage, number: int, share: float) -> tuple[float, Worker]:
+    """The throughput of an engine that folds a backlog, and the engine, which has ended."""
+    engine = stage.worker("a", only="engine", instance="a")
+    async with stage.load() as load:
+        await _backlog(load, number, share)
+        return await _throughput(engine, number), engine
+
+
+async def _judged(stage: Stage) -> Verdict:
+    """The verdict, once the notifier has seen what the engine said."""
+    worker = stage.worker("b", instance="b")
+    worker.start()
+    await worker.ready("notifier")
+    await settled(stage)
+    await worker.stop()
+    return await verdict(stage)
+
+
+async def _backlog(load: Load, number: int, share: float) -> None:
+    """Send `number` records of the SPAN before now."""
+    began = time.time() - SPAN
+    dice = load.random
     for at in range(number):
-        now = since + (until - since) * at / number
+        now = began + SPAN * at / number
         if dice.random() < share:
             value, headers = poison(dice, now)
             partition = dice.randrange(load.partitions)
@@ -72,7 +100,6 @@ async def _backlog(load: Load, dice: random.Random, number: int, share: float, s
             await load.send(now)
     await load.producer.flush()
     await load.flush()
-    return until
 
 
 async def _throughput(worker: Worker, number: int) -> float:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import math
 import random
+from datetime import datetime
 from pathlib import Path
+from typing import Final
 
+from streams.topics import TRANSITIONS
+from tests.faults.log import read_topic
 from tests.faults.row import Row
-from tests.faults.stage import Servers, open_stage
-from tests.faults.verdict import settled, verdict
+from tests.faults.stage import Servers, Stage, Worker, open_stage
+from tests.faults.verdict import DECISION, settled, verdict
 
 FAULT = "worker kill -9"
+DECIDES_WITHIN: Final = 5.0
+"""Seconds from when the group gives partitions to a restarted worker; judged in the long form, which plays alone."""
 
 
 async def run(servers: Servers, seed: int, folder: Path, *, long: bool) -> Row:
@@ -42,5 +50,28 @@ async def run(servers: Servers, seed: int, folder: Path, *, long: bool) -> Row:
             await settled(stage)
         await worker.stop()
         found = await verdict(stage)
+        pauses = await _pauses(stage, worker)
+    differences = list(found.differences)
     injected = f"{kills} kills at {rate:.0f} events/s and in a backlog of {2 * backlog:,}, {lost} with the disk deleted"
-    return Row(FAULT, injected, found.compared(), found.differences)
+    if pauses:
+        injected += f"; from assignment to the first decision at most {max(pauses):.1f} s"
+    if long and not (pauses and max(pauses) < DECIDES_WITHIN):
+        differences.append(f"seconds from assignment to the first decision: {pauses}")
+    return Row(FAULT, injected, found.compared(), tuple(differences))
+
+
+async def _pauses(stage: Stage, worker: Worker) -> list[float]:
+    """For each start that lived to decide something: seconds from the assignment of partitions to the first decision."""
+    starts = [
+        datetime.fromisoformat(line[:23]).timestamp()
+        for line in worker.log.read_text(errors="replace").splitlines()
+        if "engine: assigned partitions" in line
+    ]
+    records = await read_topic(stage.settings, stage.settings.topic_prefix + TRANSITIONS.name)
+    decided = [record.timestamp / 1000 for record in records if not any(name == DECISION for name, _ in record.headers)]
+    pauses = []
+    for start, end in itertools.pairwise([*starts, math.inf]):
+        first = min((at for at in decided if start <= at < end), default=None)
+        if first is not None:
+            pauses.append(first - start)
+    return pauses
