@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import weakref
 from collections.abc import AsyncIterator, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -112,10 +113,15 @@ class RawConsumer(AIOKafkaConsumer):  # type: ignore[misc]
 
 
 def make_raw(fetcher: Any) -> None:
-    """Let everything that was fetched up to now be taken as raw records."""
+    """Let everything that was fetched up to now be taken as raw records.
+
+    Nothing here may refer to itself: only the garbage collector, which seldom runs, would free what was fetched. So the
+    method has a proxy, and the client's own iterator, which refers to its owner and is not run, goes.
+    """
     for result in fetcher._records.values():
-        if type(result) is FetchResult:
-            result.getall = partial(take_raw, result)
+        if type(result) is FetchResult and result._partition_records is not None:
+            result.getall = partial(take_raw, weakref.proxy(result))
+            result._partition_records._records_iterator = None
 
 
 def _records_of(batch: Any, place: Any) -> list[Incoming]:

@@ -94,6 +94,14 @@ BUGS: Final = (
         test="tests/notifier/test_cooldown.py::test_what_was_won_while_redis_was_away_is_claimed_there_when_it_is_back",
     ),
     Bug(
+        name="fetched bytes wait for the collector",
+        guarantee="memory does not grow with what was read",
+        file="streams/runtime/transport.py",
+        old="            result._partition_records._records_iterator = None\n",
+        new="",
+        test="tests/runtime/test_codecs.py::test_what_was_fetched_is_freed_once_it_was_taken",
+    ),
+    Bug(
         name="what Redis forgot stays forgotten",
         guarantee="a Redis that evicts, restarts empty or fails over repeats no notification while its worker lives",
         file="streams/notifier/cooldown.py",

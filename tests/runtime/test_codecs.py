@@ -1,19 +1,22 @@
 from __future__ import annotations
 
+import gc
 import gzip
 import logging
+import weakref
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import cramjam
 import pytest
-from aiokafka.consumer.fetcher import PartitionRecords
+from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 
 from streams.runtime import codecs
-from streams.runtime.transport import raw_records
+from streams.runtime.transport import make_raw, raw_records
 
 ENCODERS: dict[str, tuple[Callable[..., bytes], Callable[[bytes], bytes]]] = {
     "gzip": (codecs.decode_gzip, gzip.compress),
@@ -62,6 +65,22 @@ def test_raw_records_are_those_of_the_client(codec: int) -> None:
             (r.offset, r.timestamp, r.key, r.value, tuple(r.headers)) for r in theirs
         ]
         assert raw.next_fetch_offset == client.next_fetch_offset == 5
+
+
+def test_what_was_fetched_is_freed_once_it_was_taken() -> None:
+    source = fetched(batch(0, [b"a", b"b"]))
+    state = SimpleNamespace(paused=False, position=0, consumed_to=lambda _: None)
+    assignment = SimpleNamespace(active=True, state_value=lambda _: state)
+    result = FetchResult(PLACE, assignment=assignment, partition_records=source, backoff=0)
+    make_raw(SimpleNamespace(_records={PLACE: result}))
+    kept = weakref.ref(result), weakref.ref(source)
+    gc.disable()  # which runs so seldom that it might as well never
+    try:
+        assert [record.value for record in result.getall()] == [b"a", b"b"]
+        del source, result
+        assert [each() for each in kept] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_a_batch_that_cannot_be_decompressed_is_left_out_and_said(

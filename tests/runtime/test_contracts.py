@@ -166,6 +166,7 @@ def test_what_is_fetched_waits_in_the_fetcher_until_it_is_asked_for() -> None:
     assert parameters(FetchResult._update_position) == ["self"]
     assert {"_tp", "_records", "_check_crcs", "next_fetch_offset"} <= set(PartitionRecords.__init__.__code__.co_names)
     assert {"_partition_records", "_topic_partition"} <= set(FetchResult.__init__.__code__.co_names)
+    assert "_records_iterator" in PartitionRecords.__init__.__code__.co_names
     assert FetchResult.has_more
 
 
