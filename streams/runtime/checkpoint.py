@@ -49,8 +49,8 @@ class Table(Protocol):
 class Sender(Protocol):
     """Where records go out."""
 
-    async def send(self, outgoing: Outgoing) -> asyncio.Future[Any]:
-        """Queue a record; the future tells when the brokers have it."""
+    async def send_all(self, outgoing: Sequence[Outgoing]) -> Sequence[asyncio.Future[Any]]:
+        """Queue records; the futures tell when the brokers have all of them."""
         ...
 
 
@@ -158,8 +158,7 @@ class Partition:
 
     async def _send(self, outgoing: Sequence[Outgoing]) -> None:
         with self._waiting():
-            for record in outgoing:
-                self._acks.append(await self._sender.send(record))
+            self._acks += await self._sender.send_all(outgoing)
 
     def _touch(self) -> None:
         if self._dirty_since is None:

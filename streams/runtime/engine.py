@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -165,10 +166,8 @@ class EngineFold:
         metrics.counted.inc(changes.counted)
         metrics.duplicates.inc(changes.duplicates)
         metrics.judged.inc(changes.judged)
-        for letter in decoded.dead_letters:
-            metrics.dead_letters.labels(str(letter.reason)).inc()
-        for reason in changes.refused.values():
-            metrics.dead_letters.labels(str(reason)).inc()
+        for reason, number in Counter((*(letter.reason for letter in decoded.dead_letters), *changes.refused.values())).items():
+            metrics.dead_letters.labels(str(reason)).inc(number)
         for rule, number in changes.late.items():
             metrics.late.labels(rule).inc(number)
         for rule, number in changes.overflow.items():

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
@@ -34,7 +36,7 @@ from aiokafka.protocol.transaction import InitProducerIdRequest
 from streams.operations.metrics import Metrics
 from streams.records import Outgoing
 from streams.settings import Settings
-from streams.topics import CHECKPOINT_LIMIT, MIB, changelog_name
+from streams.topics import CHECKPOINT_LIMIT, DEAD_LETTERS, MIB, changelog_name
 
 log = logging.getLogger("tocsin.runtime")
 
@@ -43,6 +45,8 @@ INTERNAL: Final = b"\0"
 BARRIER: Final = INTERNAL + b"barrier"
 BATCH: Final = MIB // 4
 """Bytes of a batch of what goes out."""
+MANY: Final = 8
+"""Dead letters that make up a batch of their own."""
 _OVERHEAD: Final = 32  # of a record in a batch, at most
 _STOP_WITHIN: Final = 1.0
 _RETRY_AFTER: Final = 0.05
@@ -194,28 +198,65 @@ class Outbox:
 
     async def send(self, outgoing: Outgoing) -> asyncio.Future[Any]:
         """Queue `outgoing`; the future that is returned tells when the brokers have it."""
+        topic, key, value, headers, partition = outgoing
+        producer, name = self._connected(), self._settings.topic_prefix + topic
+        value = _present(key, value)
+        sent: asyncio.Future[Any] = await _taken(
+            name, lambda: producer.send(name, value, key=key, partition=partition, headers=list(headers))
+        )
+        self._metrics.sent.labels(topic).inc()
+        return sent
+
+    async def send_all(self, outgoing: Sequence[Outgoing]) -> list[asyncio.Future[Any]]:
+        """Queue `outgoing`, in order but for dead letters, whose order means nothing: where they are many, they go in batches."""
+        letters = [each for each in outgoing if each.topic == DEAD_LETTERS.name]
+        if len(letters) < MANY:
+            return [await self.send(each) for each in outgoing]
+        others = [each for each in outgoing if each.topic != DEAD_LETTERS.name]
+        return [*[await self.send(each) for each in others], *await self._send_batches(DEAD_LETTERS.name, letters)]
+
+    async def _send_batches(self, topic: str, records: Sequence[Outgoing]) -> list[asyncio.Future[Any]]:
+        """Queue `records` as few batches, each for another partition."""
+        producer, name = self._connected(), self._settings.topic_prefix + topic
+        partitions = itertools.cycle(sorted(await _taken(name, lambda: producer.partitions_for(name))))
+        now = time.time_ns() // 1_000_000
+        batches = [producer.create_batch()]
+        for _, key, value, headers, _ in records:
+            said = {"key": key, "value": _present(key, value), "headers": list(headers), "timestamp": now}
+            if batches[-1].append(**said) is None:
+                batches.append(producer.create_batch())
+                batches[-1].append(**said)  # one record always fits
+        sent = []
+        for batch, partition in zip(batches, partitions, strict=False):
+            batch.close()
+            sent.append(await _taken(name, partial(producer.send_batch, batch, name, partition=partition)))
+        self._metrics.sent.labels(topic).inc(len(records))
+        return sent
+
+    def _connected(self) -> AIOKafkaProducer:
         if self._producer is None:
             raise RuntimeError("nothing can be sent before start()")
-        topic, key, value, headers, partition = outgoing
-        if key is None and value is None:
-            value = b""  # the client sends no record without either; a dead letter may have been one
-        name = self._settings.topic_prefix + topic
-        while True:
-            try:
-                sent: asyncio.Future[Any] = await self._producer.send(
-                    name, value, key=key, partition=partition, headers=list(headers)
-                )
-            except (KafkaTimeoutError, UnknownTopicOrPartitionError):
-                # The client waits for room, or to hear where the topic is, for 40 s. The topic was there at start.
-                log.warning("%s takes no records; waiting for its brokers", name)
-                continue
-            self._metrics.sent.labels(topic).inc()
-            return sent
+        return self._producer
 
     async def stop(self) -> None:
         """Send what is queued and disconnect."""
         if self._producer is not None:
             await _stop(self._producer)
+
+
+def _present(key: bytes | None, value: bytes | None) -> bytes | None:
+    """The client sends no record without key and value; a dead letter may have been one."""
+    return b"" if key is None and value is None else value
+
+
+async def _taken(name: str, call: Callable[[], Awaitable[Any]]) -> Any:
+    """What `call` of the client returns, as often as it takes until it takes what it is given for the topic `name`."""
+    while True:
+        try:
+            return await call()
+        except (KafkaTimeoutError, UnknownTopicOrPartitionError):
+            # The client waits for room, or to hear where the topic is, for 40 s. The topic was there at start.
+            log.warning("%s takes no records; waiting for its brokers", name)
 
 
 async def started(producer: AIOKafkaProducer) -> AIOKafkaProducer:

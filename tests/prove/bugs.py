@@ -89,8 +89,8 @@ BUGS: Final = (
         name="forget what was won without Redis",
         guarantee="a cooldown that began while Redis was away goes on when it is back",
         file="streams/notifier/cooldown.py",
-        old="replies = (await self._redis.claim([*owed, *claims]))[len(owed) :]",
-        new="replies = await self._redis.claim(claims)",
+        old="known = [*owed, *self._remembered(claims, now)]",
+        new="known = []",
         test="tests/notifier/test_cooldown.py::test_what_was_won_while_redis_was_away_is_claimed_there_when_it_is_back",
     ),
     Bug(
@@ -379,8 +379,10 @@ BUGS: Final = (
         name="take chunks that wait for a gap",
         guarantee="records are said to be missing only where the log lacks them",
         file="streams/runtime/partitions.py",
-        old="        partition.next_offset = max(partition.next_offset, records[-1].offset + 1)\n",
-        new="",
+        old="""if 0 < partition.next_offset < records[0].offset:
+            missing = records[0].offset - partition.next_offset""",
+        new="""if 0 <= partition.fold.applied < records[0].offset - 1:
+            missing = records[0].offset - partition.fold.applied - 1""",
         test="tests/runtime/test_partitions.py::test_chunks_that_wait_for_the_one_before_are_no_gap",
     ),
     Bug(

@@ -58,7 +58,10 @@ class World:
                 self.held[key] = value
         self.offset = changelog_offset
 
-    async def send(self, outgoing: Outgoing) -> asyncio.Future[Any]:
+    async def send_all(self, outgoing: Sequence[Outgoing]) -> list[asyncio.Future[Any]]:
+        return [self._send(each) for each in outgoing]
+
+    def _send(self, outgoing: Outgoing) -> asyncio.Future[Any]:
         self._step("send")
         self.sent.append(outgoing)
         ack: asyncio.Future[Any] = asyncio.get_running_loop().create_future()

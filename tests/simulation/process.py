@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from types import SimpleNamespace
 from typing import Any, Final, TypeVar
 
@@ -243,6 +243,9 @@ class SimulatedOutbox:
     def is_empty(self) -> bool:
         """Whether all was sent."""
         return not self._queues
+
+    async def send_all(self, outgoing: Sequence[Outgoing]) -> list[asyncio.Future[Any]]:
+        return [await self.send(each) for each in outgoing]
 
     async def send(self, outgoing: Outgoing) -> asyncio.Future[Any]:
         topic, key, value, headers, partition = outgoing
