@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -255,14 +256,8 @@ def _rows(found: list[Any]) -> tuple[list[Any], Int, Int]:
     """One row per event, with the place of its record in `found` and its index in the record."""
     if list not in set(map(type, found)):
         return found, np.arange(len(found), dtype=np.int64), np.zeros(len(found), dtype=np.int64)
-    lengths, events = list[int](), list[Any]()
-    for each in found:
-        if isinstance(each, list):
-            lengths.append(len(each))
-            events += each
-        else:
-            lengths.append(1)
-            events.append(each)
+    lengths = [len(each) if type(each) is list else 1 for each in found]
+    events = list(itertools.chain.from_iterable([each if type(each) is list else (each,) for each in found]))
     place = np.repeat(np.arange(len(found), dtype=np.int64), lengths)
     first = np.cumsum([0, *lengths[:-1]], dtype=np.int64)
     return events, place, np.arange(len(place), dtype=np.int64) - first[place]

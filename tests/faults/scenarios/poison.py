@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from tests.command import tocsin
 from tests.faults.gauge import Gauge
 from tests.faults.load import Load
 from tests.faults.poison import poison
@@ -26,36 +27,31 @@ SPAN: Final = 30.0
 """Seconds of telemetry in each backlog. Were it all of now, windows would be huge."""
 
 
+TIMES: Final = 3
+"""Engines, each a group of its own, that fold a backlog; the best counts, since the machine may be busy with others."""
+
+
 async def run(servers: Servers, seed: int, folder: Path, *, long: bool) -> Row:
-    """Backlogs without and with poison, in turns, each on topics of its own and folded by a worker that starts on it.
+    """A backlog without poison and one with it, each on topics of its own.
 
     The short form folds too little to measure the throughput, and folds poison only.
     """
-    number, turns = (80_000, 1) if long else (4_000, 1)
-    clean, poisoned = [], []
-    differences: list[str] = []
-    compared: list[str] = []
-    for turn in range(turns):
-        if long:
-            with _stage(servers, folder / f"clean-{turn}", seed + turn) as stage:
-                clean.append((await _folded(stage, number, 0.0))[0])
-        with _stage(servers, folder / f"poison-{turn}", seed + turn) as stage:
-            throughput, engine = await _folded(stage, number, SHARE)
-            poisoned.append(throughput)
-            found = await _judged(stage)
-        compared.append(found.compared())
-        differences += found.differences
-        if not engine.said("could not be processed and went to the dead letters"):
-            differences.append("the log of the worker does not tell of the dead letters")
-    injected = f"{SHARE:.0%} of {turns * number:,} records"
+    number, times = (40_000, TIMES) if long else (4_000, 1)
     if long:
-        with_poison, without = max(poisoned), max(clean)
-        injected += (
-            f"; {with_poison:,.0f} records/s of the processor, without poison {without:,.0f} ({with_poison / without:.0%})"
-        )
-        if with_poison < without * LEAST:
-            differences.append(f"{with_poison:,.0f} records/s with poison, and {without:,.0f} without")
-    return Row(FAULT, injected, " + ".join(compared), tuple(differences))
+        with _stage(servers, folder / "clean", seed) as stage:
+            clean = await _folded(stage, number, 0.0, times)
+    with _stage(servers, folder / "poison", seed) as stage:
+        poisoned = await _folded(stage, number, SHARE, times)
+        found = await _judged(stage)
+        differences = list(found.differences)
+        if not stage.workers[0].said("could not be processed and went to the dead letters"):
+            differences.append("the log of the worker does not tell of the dead letters")
+    injected = f"{SHARE:.0%} of {number:,} records"
+    if long:
+        injected += f"; {poisoned:,.0f} records per CPU second, without poison {clean:,.0f} ({poisoned / clean:.0%})"
+        if poisoned < clean * LEAST:
+            differences.append(f"{poisoned:,.0f} records per CPU second with poison, and {clean:,.0f} without")
+    return Row(FAULT, injected, found.compared(), tuple(differences))
 
 
 @contextlib.contextmanager
@@ -65,12 +61,18 @@ def _stage(servers: Servers, folder: Path, seed: int) -> Iterator[Stage]:
         yield stage
 
 
-async def _folded(stage: Stage, number: int, share: float) -> tuple[float, Worker]:
-    """The throughput of an engine that folds a backlog, and the engine, which has ended."""
-    engine = stage.worker("a", only="engine", instance="a")
+async def _folded(stage: Stage, number: int, share: float, turns: int) -> float:
+    """The best throughput of engines that fold a backlog."""
     async with stage.load() as load:
         await _backlog(load, number, share)
-        return await _throughput(engine, number), engine
+    found = []
+    for turn in range(turns):
+        group = stage.settings.group + (f"-{turn}" if turn else "")
+        if turn:
+            done = tocsin(stage.environment() | {"TOCSIN_GROUP": group}, "topics", "--partitions", str(stage.partitions))
+            assert not done.returncode, done.stderr
+        found.append(await _throughput(stage.worker(f"a{turn}", only="engine", instance="a", group=group), number))
+    return max(found)
 
 
 async def _judged(stage: Stage) -> Verdict:
