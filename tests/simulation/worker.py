@@ -212,7 +212,8 @@ class Worker:
             await process.step()
             waiting = [number for number, position in positions.items() if broker.logs[topic, number].end > position]
             if not waiting:
-                await broker.changed()
+                if group.is_current(member, generation) and self.is_wanted:  # it may have stood still at the step
+                    await broker.changed()
                 continue
             number = process.choices.choice(waiting)
             log, position = broker.logs[topic, number], positions[number]
