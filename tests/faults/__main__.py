@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -31,6 +32,13 @@ def modules() -> dict[str, ModuleType]:
     return {name: importlib.import_module(f"{scenarios.__name__}.{name}") for name in names}
 
 
+def markdown(rows: Sequence[Row]) -> str:
+    """The table as a document holds it."""
+    lines = ["| fault | injected | compared with the oracle | differences |", "|---|---|---|---|"]
+    lines += [f"| {row.fault} | {row.injected} | {row.compared} | {len(row.differences)} |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
 def main() -> int:
     """Exit status 0 if no scenario found a difference."""
     parser = argparse.ArgumentParser(prog="make faults", description=__doc__)
@@ -39,6 +47,7 @@ def main() -> int:
         "--only", action="append", metavar="NAME", choices=sorted(modules()), help="play this scenario (repeatable)"
     )
     parser.add_argument("--short", action="store_true", help="the form that the tests play")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table to FILE, too, for the documents")
     options = parser.parse_args()
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # that brokers are away is meant here
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server outlives the run
@@ -48,6 +57,7 @@ def main() -> int:
     table = Table("fault", "injected", "compared", "differences", "seconds", title=f"seed {options.seed}")
     folder = Path(tempfile.mkdtemp(prefix="tocsin-faults-"))
     servers = Servers(folder)
+    rows: list[Row] = []
     failed = []
     began = time.monotonic()
     for name, module in chosen.items():
@@ -56,6 +66,7 @@ def main() -> int:
             row: Row = asyncio.run(module.run(servers, options.seed, folder / name, long=not options.short))
         except Exception:  # noqa: BLE001 - a scenario that cannot be played must not hide the others
             row = Row(module.FAULT, "", "", (f"the scenario failed:\n{traceback.format_exc()}",))
+        rows.append(row)
         seconds = time.monotonic() - started
         console.print(f"  {name}: {len(row.differences)} differences, {seconds:.0f} s")
         table.add_row(row.fault, row.injected, row.compared, str(len(row.differences)), f"{seconds:.0f}")
@@ -64,6 +75,8 @@ def main() -> int:
         if row.differences:
             failed.append(name)
     console.print(table)
+    if options.markdown:
+        options.markdown.write_text(markdown(rows), encoding="utf-8")
     seconds = time.monotonic() - began
     console.print(f"{len(chosen) - len(failed)} of {len(chosen)} without a difference, {seconds:.0f} s, seed {options.seed}")
     if failed:
