@@ -42,11 +42,14 @@ CAP_HOLD: Final = 5 * MICROS
 """Microseconds for which a firing beyond the cap is held."""
 CAP: Final = "rate_cap"
 SEPARATOR: Final = ","
+WATCH_EVERY: Final = 5.0
+"""Seconds between two looks at Redis where no alert asks it."""
 _UNTIMED: Final = -1  # what PTTL answers for a key without an end
+_PROBE: Final = Claim("probe", "probe", MICROS, takeover=True)
 
 
 class CooldownError(RuntimeError):
-    """Redis cannot be used; names the address and the remedy."""
+    """Redis answers and cannot be used; names the address and the remedy."""
 
 
 class CooldownStore(Protocol):
@@ -87,6 +90,9 @@ class RedisCooldowns:
             except RedisConnectionError:
                 await self._client.connection_pool.disconnect(inuse_connections=False)
                 replies = await self._ask(claims)
+            untimed = [claim for claim, remaining in zip(claims, replies[1::2], strict=True) if remaining == _UNTIMED]
+            if untimed:
+                await self._ask([replace(claim, takeover=True) for claim in untimed])
         return [_answer(*asked) for asked in zip(claims, replies[::2], replies[1::2], strict=True)]
 
     async def _ask(self, claims: Sequence[Claim]) -> list[Any]:
@@ -98,16 +104,15 @@ class RedisCooldowns:
             return await pipe.execute(raise_on_error=False)
 
     async def check(self) -> str | None:
-        """Whether Redis will keep cooldowns: None, or a warning. Raises CooldownError where it cannot be used."""
+        """Whether Redis will keep cooldowns: None, or a warning.
+
+        Raises CooldownError where it cannot be used; RedisError, OSError or TimeoutError where it is away.
+        """
         try:
             async with asyncio.timeout(CHECK_DEADLINE):
                 info = await self._client.info("server", "memory")
         except ResponseError as error:
             return f"Redis at {self.address} does not answer INFO ({error}); it must be 7.0 or later and evict nothing"
-        except (RedisError, OSError, TimeoutError) as error:
-            raise CooldownError(
-                f"no Redis at {self.address} ({_said(error)}); start one there, or set TOCSIN_REDIS_URL to where it is"
-            ) from error
         version = str(info.get("redis_version", "0"))
         if int(version.split(".", 1)[0]) < 7:
             raise CooldownError(f"Redis at {self.address} is version {version}; cooldowns need 7.0 or later")
@@ -238,8 +243,26 @@ class FailOpenCooldowns:
         return [await self._settle(claim, reply, now) for claim, reply in zip(claims, replies, strict=True)]
 
     async def check(self) -> str | None:
-        """See RedisCooldowns.check."""
-        return await self._redis.check()
+        """See RedisCooldowns.check. A Redis that is away keeps nobody from starting: alerts are dispatched without it."""
+        try:
+            return await self._redis.check()
+        except (RedisError, OSError, TimeoutError) as error:
+            self._fail(error)
+            return None
+
+    async def watch(self) -> None:
+        """Look now and then whether Redis takes claims, so that readiness knows before an alert does. Ends by being cancelled."""
+        while True:
+            await asyncio.sleep(WATCH_EVERY)
+            try:
+                (reply,) = await self._redis.claim([_PROBE])
+            except (RedisError, OSError, TimeoutError) as error:
+                self._fail(error)
+                continue
+            if isinstance(reply, RedisError):
+                self._fail(reply)
+            else:
+                self._recover()
 
     async def close(self) -> None:
         """Close the connections."""
@@ -279,7 +302,8 @@ class FailOpenCooldowns:
     def _fail(self, error: Exception) -> None:
         if self._retry_at is None:
             log.warning(
-                "cooldowns degraded: Redis at %s fails (%s); alerts are dispatched without it, at most %d firings a minute",
+                "cooldowns degraded: Redis at %s fails (%s); alerts are dispatched without it, at most %d firings a minute; is "
+                "TOCSIN_REDIS_URL right?",
                 self._redis.address, _said(error), PER_MINUTE,
             )  # fmt: skip
         self._retry_at = self._clock() + RETRY_EVERY

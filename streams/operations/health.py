@@ -33,8 +33,8 @@ class RoleHealth:
     is_cut_off: bool = False
 
 
-def why_not_ready(roles: list[RoleHealth], *, max_lag: int = MAX_LAG) -> str | None:
-    """None if the worker is ready, else the reason."""
+def why_not_ready(roles: list[RoleHealth], *, without_redis: bool = False, max_lag: int = MAX_LAG) -> str | None:
+    """None if the worker is ready, else the reason. `without_redis`: cooldowns are kept in memory."""
     if not roles:
         return "starting"
     for role in roles:
@@ -46,7 +46,7 @@ def why_not_ready(roles: list[RoleHealth], *, max_lag: int = MAX_LAG) -> str | N
             return f"{role.role}: {role.recovering} of {role.assigned} partitions are being recovered"
         if role.lag is not None and role.lag > max_lag:
             return f"{role.role}: {role.lag} records behind, more than {max_lag}"
-    return None
+    return "Redis does not answer, or refuses: cooldowns are kept in memory, and alerts dispatched" if without_redis else None
 
 
 class HealthServer:

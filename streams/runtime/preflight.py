@@ -1,4 +1,4 @@
-"""Before the start: is the broker there, and Redis, and do the topics exist as they must?"""
+"""Before the start: is the broker there, and do the topics exist as they must?"""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, UnsupportedVersionError, for_code
 
-from streams.notifier.cooldown import CooldownError
 from streams.settings import Settings
 from streams.topics import CHECKPOINT_LIMIT, ENGINE, EVENTS, NOTIFIER, TOPICS, TRANSITIONS, changelog
 
 log = logging.getLogger("tocsin.runtime")
 
 GIVE_UP_AFTER: Final = 60.0
-"""Seconds that brokers and Redis may be away at start."""
+"""Seconds that brokers may be away at start: an address that is wrong shall be seen."""
 FIRST_WAIT: Final = 0.25
 LONGEST_WAIT: Final = 5.0
 _ATTEMPT: Final = 10.0
@@ -76,7 +75,7 @@ async def patiently(ask: Callable[[], Awaitable[_T]], problem: str, remedy: str,
     while True:
         try:
             return await ask()
-        except (KafkaError, CooldownError, OSError, TimeoutError) as error:
+        except (KafkaError, OSError, TimeoutError) as error:
             said = str(error) or type(error).__name__
             if loop.time() + wait >= until:
                 raise StartError(f"{problem} within {give_up_after:.0f} s ({said}); {remedy}") from error

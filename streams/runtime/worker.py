@@ -25,7 +25,6 @@ from streams.runtime.preflight import (
     check_data_dir,
     check_topics,
     partition_counts,
-    patiently,
     until_repartitioned,
 )
 from streams.runtime.producer import FencedError, Outbox
@@ -86,6 +85,7 @@ class Worker:
         self._settings, self._wanted = settings, roles
         self._metrics = Metrics()
         self._roles: list[Role] = []
+        self._cooldowns: FailOpenCooldowns | None = None
         self._stop = asyncio.Event()
 
     async def run(self) -> int:
@@ -116,7 +116,7 @@ class Worker:
             check_data_dir(self._settings)
             counts = check_topics(self._settings, await partition_counts(self._settings), self._wanted)
             await check_configs(self._settings, self._wanted)
-            cooldowns = await self._cooldowns(stack) if NOTIFIER in self._wanted else None
+            cooldowns = await self._open_cooldowns(stack) if NOTIFIER in self._wanted else None
             outbox = Outbox(self._settings, self._metrics)
             stack.push_async_callback(outbox.stop)
             await outbox.start()
@@ -137,6 +137,8 @@ class Worker:
         services.append(asyncio.ensure_future(self._settle()))
         services.append(asyncio.ensure_future(until_repartitioned(self._settings, partitions)))
         services.append(asyncio.ensure_future(Pulse().run()))
+        if self._cooldowns is not None:
+            services.append(asyncio.ensure_future(self._cooldowns.watch()))
         channels = [asyncio.ensure_future(deliver()) for role in self._roles for deliver in role.channels]
         stopping = asyncio.ensure_future(self._stop.wait())
         done, _ = await asyncio.wait([*services, *channels, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -184,11 +186,10 @@ class Worker:
         gc.set_threshold(*_GC)
         await asyncio.Event().wait()
 
-    async def _cooldowns(self, stack: contextlib.AsyncExitStack) -> FailOpenCooldowns:
-        cooldowns = open_cooldowns(self._settings)
+    async def _open_cooldowns(self, stack: contextlib.AsyncExitStack) -> FailOpenCooldowns:
+        cooldowns = self._cooldowns = open_cooldowns(self._settings)
         stack.push_async_callback(cooldowns.close)
-        address = self._settings.shown()["TOCSIN_REDIS_URL"]
-        warning = await patiently(cooldowns.check, f"no Redis at {address}", "start one there, or set TOCSIN_REDIS_URL")
+        warning = await cooldowns.check()
         if warning:
             log.warning("%s", warning)
         return cooldowns
@@ -209,7 +210,8 @@ class Worker:
     def _why_not_ready(self) -> str | None:
         if self._stop.is_set():
             return "stopping"
-        return why_not_ready([role.health() for role in self._roles])
+        without_redis = self._cooldowns is not None and self._cooldowns.is_degraded
+        return why_not_ready([role.health() for role in self._roles], without_redis=without_redis)
 
 
 def _leave_threads_behind(status: int) -> None:

@@ -13,7 +13,7 @@ import redis.asyncio
 
 from schemas.alert import Reason
 from schemas.time import MICROS
-from streams.notifier.cooldown import CooldownError, FailOpenCooldowns, LocalCooldowns, RedisCooldowns
+from streams.notifier.cooldown import FailOpenCooldowns, LocalCooldowns, RedisCooldowns
 from streams.notifier.partition import NotifierPartition
 from streams.notifier.policy import Claim, Claimed
 from streams.testing import FakeClock as Clock
@@ -194,10 +194,27 @@ async def test_check_warns_of_eviction(own_redis: RedisServer, own: FailOpenCool
     assert warning is not None
     assert own_redis.url in warning
     assert "noeviction" in warning
-    own_redis.kill()
-    with pytest.raises(CooldownError, match=f"no Redis at {own_redis.url}"):
-        await own.check()
     await client.aclose()
+
+
+async def test_a_redis_that_is_away_keeps_nobody_from_starting(own_redis: RedisServer, own: FailOpenCooldowns) -> None:
+    own_redis.kill()
+    assert await own.check() is None
+    assert own.is_degraded
+    own_redis.start()
+    assert (await one(own, ask("f", "a"))).won
+
+
+async def test_a_cooldown_is_ended_by_hand_by_taking_its_end_away(redis_server: RedisServer, group: str) -> None:
+    store = FailOpenCooldowns(RedisCooldowns(redis_server.url, group), LocalCooldowns())
+    client = redis.asyncio.from_url(redis_server.url)
+    assert (await one(store, ask("f", "a"))).won
+    assert not (await one(store, ask("f", "b"))).won
+    assert await client.persist(f"{group}:cooldown:f")
+    assert (await one(store, ask("f", "b"))).won
+    assert (await one(store, ask("f", "c"))).holder == "b", "from here on it is b's"
+    await client.aclose()
+    await store.close()
 
 
 async def test_a_crash_between_claim_and_send_loses_no_alert(redis_server: RedisServer, group: str, clock: Clock) -> None:

@@ -29,6 +29,12 @@ def test_why_not_ready(roles: list[RoleHealth], reason: str | None) -> None:
     assert why_not_ready(roles) == reason
 
 
+def test_a_worker_without_redis_is_not_ready() -> None:
+    role = RoleHealth("notifier", assigned=1, recovering=0, lag=0, is_rebalancing=False)
+    assert why_not_ready([role]) is None
+    assert "Redis does not answer" in (why_not_ready([role], without_redis=True) or "")
+
+
 async def ask(port: int, request: bytes) -> tuple[str, str]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(request)
