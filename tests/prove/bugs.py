@@ -339,8 +339,8 @@ BUGS: Final = (
         name="give up a record for which there is no room",
         guarantee="an outage of brokers is waited for",
         file="streams/runtime/producer.py",
-        old="            except (KafkaTimeoutError, UnknownTopicOrPartitionError):",
-        new="            except ZeroDivisionError:",
+        old="        except (KafkaTimeoutError, UnknownTopicOrPartitionError):",
+        new="        except ZeroDivisionError:",
         test="tests/runtime/test_producer.py::test_a_record_is_offered_again_until_there_is_room",
     ),
     Bug(
