@@ -106,7 +106,11 @@ async def letter_at(settings: Settings, place: Place) -> Letter:
     """The dead letter at `place`. Raises NoDeadLetterError where there is none."""
     topic = settings.topic_prefix + DEAD_LETTERS.name
     async with TopicReader(settings.kafka_client(), topic, [place.partition]) as reader:
-        begin, end = (await reader.bounds()).get(place.partition, (0, 0))
+        bounds = await reader.bounds()
+        if place.partition not in bounds:
+            count = len(reader.partitions_of(topic))
+            raise NoDeadLetterError(f"there is no dead letter {place}: {topic} has {count} partitions, from 0")
+        begin, end = bounds[place.partition]
         if not begin <= place.offset < end:
             held = f"partition {place.partition} holds offsets {begin} to {end - 1}" if end > begin else "its partition is empty"
             raise NoDeadLetterError(f"there is no dead letter {place}: {held}")

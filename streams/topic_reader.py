@@ -55,8 +55,9 @@ class TopicReader:
             self._assigned = [
                 TopicPartition(self._topic, number) for number in numbers if self._only is None or number in self._only
             ]
-            self._consumer.assign(self._assigned)
-            await self._consumer.seek_to_beginning(*self._assigned)
+            if self._assigned:  # of the partitions that are asked for, none may exist
+                self._consumer.assign(self._assigned)
+                await self._consumer.seek_to_beginning(*self._assigned)
         except BaseException:
             await self._consumer.stop()
             raise

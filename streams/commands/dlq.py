@@ -173,7 +173,10 @@ def show(place: Place, raw: Path | None) -> None:
     if letter.value:
         click.echo(_shown(letter.value))
     if raw is not None:
-        raw.write_bytes(letter.value or b"")
+        try:
+            raw.write_bytes(letter.value or b"")
+        except OSError as error:
+            raise Failure(f"{raw} cannot be written: {error.strerror}") from None
         click.echo(f"wrote {size} bytes to {raw}", err=True)
 
 
@@ -235,7 +238,10 @@ def redrive(
     if value is not None and len(places) != 1:
         raise click.UsageError("--value needs exactly one PLACE")
     configured = settings(signs=True)
-    body = None if value is None else value.read_bytes()
+    try:
+        body = None if value is None else value.read_bytes()
+    except OSError as error:
+        raise Failure(f"{value} cannot be read: {error.strerror}") from None
     try:
         refused = connected(configured, _redrive(configured, places, chosen, body, dry_run=dry_run, yes=yes or len(places) == 1))
     except NoDeadLetterError as error:

@@ -13,15 +13,18 @@ from schemas.time import to_rfc3339
 from streams.commands.console import Failure, connected, examples, settings, visible
 from streams.kernel.state_version import StateVersionError
 from streams.runtime.producer import FencedError
-from streams.runtime.recomputation import Recomputation, UnreachableError
-from streams.runtime.repair import RepairError, compared, exported, imported, partitions_of, rebuilt
+from streams.runtime.recomputation import NewerCopyError, Recomputation, UnreachableError
+from streams.runtime.repair import RepairError, compared, exported, imported, partitions_of, rebuilt, table_in
 from streams.runtime.rulesets import MissingRulesetError
 from streams.settings import Settings
 from streams.state_copy import CopyReader, CopyWriter, StateCopyError
-from streams.topics import ENGINE
 
 TOLD: Final = 20
 _Result = TypeVar("_Result")
+_SAYING: Final = (
+    RepairError, StateCopyError, StateVersionError, UnreachableError, NewerCopyError, MissingRulesetError, FencedError,
+)  # fmt: skip
+"""Errors whose message says all."""
 _COPY = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FROM = click.option("--from", "copy", type=_COPY, metavar="FILE", help="Begin with the state that `tocsin state export` wrote.")
 
@@ -34,8 +37,12 @@ def command() -> None:
 def _done(configured: Settings, work: Coroutine[Any, Any, _Result]) -> _Result:
     try:
         return connected(configured, work)
-    except (RepairError, StateCopyError, StateVersionError, UnreachableError, MissingRulesetError, FencedError) as error:
+    except _SAYING as error:
         raise Failure(str(error)) from None
+    except BrokenPipeError:
+        raise  # whoever read our output has gone; click ends quietly
+    except OSError as error:
+        raise Failure(f"{error.filename or 'the file'} cannot be read or written: {error.strerror or error}") from None
 
 
 def _reader(path: Path | None) -> CopyReader | None:
@@ -43,16 +50,6 @@ def _reader(path: Path | None) -> CopyReader | None:
         return None if path is None else CopyReader(path)
     except StateCopyError as error:
         raise Failure(str(error)) from None
-
-
-async def _base(settings: Settings, copy: CopyReader | None, partition: int) -> dict[bytes, bytes] | None:
-    """The engine's table of a partition in a copy."""
-    if copy is None:
-        return None
-    if copy.header.topics[ENGINE] != settings.topic_prefix + "mcp.events" or copy.header.partitions <= partition:
-        raise RepairError("the copy is of another event topic")
-    part = copy.part(ENGINE, partition)
-    return None if part is None else dict(part.items)
 
 
 # --- verify --------------------------------------------------------------------------------------------------------
@@ -81,7 +78,8 @@ async def _verify(settings: Settings, partitions: tuple[int, ...], copy: CopyRea
     async with Recomputation(settings, number) as recomputation:
         for partition in _known(partitions, number):
             try:
-                found = await compared(settings, recomputation, partition, await _base(settings, copy, partition))
+                base = None if copy is None else await table_in(settings, copy, partition)
+                found = await compared(settings, recomputation, partition, base)
             except UnreachableError as error:
                 same = False
                 click.echo(
@@ -132,7 +130,7 @@ def rebuild(partition: int, copy: Path | None, yes: bool) -> None:
 async def _rebuild(settings: Settings, partition: int, copy: CopyReader | None) -> int:
     number = await partitions_of(settings)
     _known((partition,), number)
-    base = await _base(settings, copy, partition)
+    base = None if copy is None else await table_in(settings, copy, partition)
     async with Recomputation(settings, number) as recomputation:
         try:
             return await rebuilt(settings, recomputation, partition, base)

@@ -39,6 +39,10 @@ class UnreachableError(RuntimeError):
         )
 
 
+class NewerCopyError(RuntimeError):
+    """The table to begin with covers more of the log than what is to be recomputed."""
+
+
 class Recomputation:
     """Folds partitions of the event topic with what a worker folds them with. Use it as a context."""
 
@@ -61,13 +65,18 @@ class Recomputation:
     async def table(self, partition: int, until: int, base: Mapping[bytes, bytes] | None = None) -> dict[bytes, bytes]:
         """The table of `partition` up to offset `until`, from the beginning of the log or from the table `base`.
 
-        Raises UnreachableError, MissingRulesetError, KafkaError.
+        Raises UnreachableError, NewerCopyError, MissingRulesetError, KafkaError.
         """
         source = Source(self._topic, partition, self._partitions, self._settings.control_key.encode() or None)
         table = ChangelogTable()
         table.put(list((base or {}).items()))
         items, max_groups = list(table.items.items()), int(self._settings.max_groups)
         fold = await EngineFold.restore(source, items, self.rulesets, Metrics(), asyncio.Event(), max_groups)
+        if fold.applied > until:
+            raise NewerCopyError(
+                f"the copy covers partition {partition} up to offset {fold.applied}, and the state of the group up to {until}: "
+                "what lies between was not decided by this group. Take an older copy, or none"
+            )
         async with contextlib.aclosing(self._records(partition, fold.applied + 1, until)) as chunks:
             async for records in chunks:
                 for at in range(0, len(records), _STEP):

@@ -57,6 +57,19 @@ async def partitions_of(settings: Settings) -> int:
         return len(reader.partitions_of(topic))
 
 
+async def table_in(settings: Settings, copy: CopyReader, partition: int) -> dict[bytes, bytes] | None:
+    """The engine's table of a partition in a copy. Raises RepairError where it is of another log, StateCopyError."""
+    topic = topics_of(settings)[ENGINE]
+    if copy.header.topics[ENGINE] != topic or copy.header.partitions <= partition:
+        raise RepairError(f"the copy is of another event topic than {topic}")
+    part = copy.part(ENGINE, partition)
+    if part is None:
+        return None
+    if part.covered.applied >= 0:
+        await _check_log(settings, topic, part)
+    return dict(part.items)
+
+
 # --- verify --------------------------------------------------------------------------------------------------------
 
 
@@ -250,7 +263,10 @@ async def imported(settings: Settings, copy: CopyReader) -> dict[str, int]:
             for part in parts:
                 counts[role] += len(part.items)
                 await journal.claim([part.partition])
-                if (await read_table(settings, role, part.partition)).items != dict(part.items):
+                # Only now can nobody else write; a worker may have, since the table was looked at.
+                held = (await read_table(settings, role, part.partition)).items
+                _check_empty(settings, part, held)
+                if held != dict(part.items):
                     await append_whole(journal, part.partition, list(part.items))
         finally:
             await journal.close()
@@ -267,12 +283,7 @@ async def _check_target(settings: Settings, header: Header) -> None:
 
 
 async def _check_part(settings: Settings, topic: str, part: Part) -> None:
-    held = (await read_table(settings, part.role, part.partition)).items
-    if held and held != dict(part.items):
-        raise RepairError(
-            f"{changelog_name(settings.group, part.role)}[{part.partition}] holds state already; a copy is brought back into an "
-            "empty group: set a new TOCSIN_GROUP and run `tocsin topics`"
-        )
+    _check_empty(settings, part, (await read_table(settings, part.role, part.partition)).items)
     if part.covered.applied < 0:
         return
     async with TopicReader(settings.kafka_client(), topic, [part.partition]) as reader:
@@ -282,6 +293,20 @@ async def _check_part(settings: Settings, topic: str, part: Part) -> None:
             f"{topic}[{part.partition}] begins at offset {begin}, and the copy ends at {part.covered.applied}: the records "
             "between are gone, so what follows cannot be counted right"
         )
+    await _check_log(settings, topic, part)
+
+
+def _check_empty(settings: Settings, part: Part, held: Mapping[bytes, bytes]) -> None:
+    """Raise RepairError where a partition holds anything but the copy, which an import that was stopped half-way left there."""
+    if held and held != dict(part.items):
+        raise RepairError(
+            f"{changelog_name(settings.group, part.role)}[{part.partition}] holds state already; a copy is brought back into an "
+            "empty group, of which no worker runs: set a new TOCSIN_GROUP and run `tocsin topics`"
+        )
+
+
+async def _check_log(settings: Settings, topic: str, part: Part) -> None:
+    """Raise RepairError where the log is not the one that the copy was made from."""
     fingerprint = await _fingerprint(settings, topic, part.partition, part.covered.applied)
     if fingerprint and part.covered.fingerprint and fingerprint != part.covered.fingerprint:
         raise RepairError(

@@ -131,5 +131,7 @@ async def test_redrive_asks_and_refuses_what_it_cannot_find(
     with open_stage(Servers(tmp_path, kafka, redis_server), tmp_path / "stage", 1) as stage:
         stage.prepare()
         assert "there is no dead letter 0/7: its partition is empty" in await said(stage, "dlq", "show", "0/7", status=1)
+        assert "mcp.events.dlq has 4 partitions" in await said(stage, "dlq", "show", "9/9", status=1)
+        assert "there is no dead letter 9/9" in await said(stage, "dlq", "redrive", "9/9", status=1)
         assert "give either places, or filters" in await said(stage, "dlq", "redrive", status=2)
         assert "0 dead letters" in await said(stage, "dlq", "list")

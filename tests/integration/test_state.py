@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,6 +15,8 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.structs import TopicPartition
 
 from streams.runtime.changelog_table import read_table
+from streams.runtime.producer import Changelog
+from streams.settings import Settings
 from streams.state_copy import CopyReader, StateCopyError
 from streams.topics import ENGINE, EVENTS, changelog_name
 from tests.commands.running import tocsin
@@ -68,7 +71,42 @@ async def cut(stage: Stage, topic: str, offsets: dict[int, int]) -> None:
     await admin.close()
 
 
-async def test_a_copy_that_was_brought_back_goes_on_exactly(stage: Stage, tmp_path: Path) -> None:
+def claimed_late(stage: Stage, claim: Any) -> Any:
+    """A claim before which a worker of the group has written something."""
+
+    async def claimed(self: Changelog, partitions: Iterable[int]) -> dict[int, int]:
+        places = list(partitions)
+        async with AIOKafkaProducer(**stage.settings.kafka_client()) as producer:
+            await producer.send_and_wait(self.topic, b"v", key=b"k", partition=places[0])
+        offsets: dict[int, int] = await claim(self, places)
+        return offsets
+
+    return claimed
+
+
+async def refuses_what_does_not_fit(stage: Stage, old: Settings, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies of another time or log, and groups in which something writes; the stage is left with a group that holds the copy."""
+    newer = file.with_name("newer.tocsin")
+    await said(stage, "state", "export", str(newer))
+    stage.settings = replace(old, group=old.group + "-third")
+    await said(stage, "topics")
+    with monkeypatch.context() as patch:
+        patch.setattr(Changelog, "claim", claimed_late(stage, Changelog.claim))
+        assert "holds state already" in await refused(stage, "state", "import", str(file)), "a worker wrote meanwhile"
+    stage.settings = replace(old, group=old.group + "-fourth")
+    await said(stage, "topics")
+    await said(stage, "state", "import", str(file))
+    assert "Take an older copy" in await refused(stage, "state", "verify", "--from", str(newer))
+    assert "Take an older copy" in await refused(stage, "state", "rebuild", "0", "--yes", "--from", str(newer))
+    with monkeypatch.context() as patch:
+        patch.setattr("streams.runtime.repair.fingerprint_of", lambda _: "other")
+        assert "another record" in await refused(stage, "state", "verify", "--from", str(file))
+        assert "another record" in await refused(stage, "state", "rebuild", "0", "--yes", "--from", str(file))
+
+
+async def test_a_copy_that_was_brought_back_goes_on_exactly(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "copy.tocsin"
     worker = stage.worker("a")
     worker.start()
@@ -96,8 +134,7 @@ async def test_a_copy_that_was_brought_back_goes_on_exactly(stage: Stage, tmp_pa
     assert (await verdict(stage)).differences == ()
     assert not other.said("are missing in the log")
     assert "holds state already" in await refused(stage, "state", "import", str(file))
-    stage.settings = replace(old, group=old.group + "-third")
-    await said(stage, "topics")
+    await refuses_what_does_not_fit(stage, old, file, monkeypatch)
     covered = {part.partition: part.covered.applied for part in CopyReader(file).parts() if part.role == ENGINE}
     await cut(stage, EVENTS.name, {0: covered[0] + 2})
     assert "the records between are gone" in await refused(stage, "state", "import", str(file))
@@ -107,6 +144,7 @@ async def test_a_copy_that_was_brought_back_goes_on_exactly(stage: Stage, tmp_pa
     with pytest.raises(StateCopyError):
         CopyReader(file)
     assert "damaged" in await refused(stage, "state", "import", str(file))
+    assert "cannot be read or written" in await refused(stage, "state", "export", str(tmp_path / "nowhere" / "copy.tocsin"))
 
 
 async def test_differences_are_named_and_a_rebuild_mends_them_beside_a_running_worker(stage: Stage, tmp_path: Path) -> None:

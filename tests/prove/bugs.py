@@ -102,6 +102,14 @@ BUGS: Final = (
         test="tests/runtime/test_codecs.py::test_what_was_fetched_is_freed_once_it_was_taken",
     ),
     Bug(
+        name="import over what was written meanwhile",
+        guarantee="a copy is brought back into an empty group, or not at all",
+        file="streams/runtime/repair.py",
+        old="                _check_empty(settings, part, held)\n",
+        new="",
+        test="tests/integration/test_state.py::test_a_copy_that_was_brought_back_goes_on_exactly",
+    ),
+    Bug(
         name="what Redis forgot stays forgotten",
         guarantee="a Redis that evicts, restarts empty or fails over repeats no notification while its worker lives",
         file="streams/notifier/cooldown.py",
