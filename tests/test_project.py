@@ -20,6 +20,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from streams.operations.metrics import Metrics
 from streams.settings import Settings, variable
+from tests.prove.bugs import BUGS
 from tests.servers import kafka, redis
 from tests.servers.programs import MissingProgramError, require
 
@@ -215,3 +216,16 @@ def _compose() -> list[str]:
         return ["docker", "compose"]
     _require("docker-compose")
     return ["docker-compose"]
+
+
+def test_the_guarantees_name_tests_and_bugs_that_exist() -> None:
+    text = (ROOT / "docs" / "guarantees.md").read_text()
+    promised = text[text.index("## Promised") : text.index("## Not promised")]
+    bugs = set(re.findall(r"(?<!\*)\*([^*|]+)\*(?!\*)", promised))
+    assert bugs
+    assert bugs <= {bug.name for bug in BUGS}
+    paths = set(re.findall(r"`(tests/[\w/.]+)`", text))
+    assert paths
+    assert not [path for path in paths if not (ROOT / path).exists()]
+    scenarios = {path.stem for path in (ROOT / "tests" / "faults" / "scenarios").glob("[a-z]*.py")}
+    assert scenarios <= set(re.findall(r"\w+", promised)), "every fault stands for a promise"

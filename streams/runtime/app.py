@@ -110,7 +110,9 @@ def check_end(place: TP, applied: int, end: int) -> None:
     if applied >= end:
         raise ReplacedLogError(
             f"{place.topic}[{place.partition}] ends at offset {end}, and its state holds records up to {applied}: the topic was "
-            "deleted and created again, or lost its end. Set a new TOCSIN_GROUP and run `tocsin topics` to start from it"
+            "deleted and created again, or lost its end. To start from it, set a new TOCSIN_GROUP and delete the topics of "
+            "transitions and of alert state, which tell of the former one, or set a new TOCSIN_TOPIC_PREFIX; then run "
+            "`tocsin topics` and `tocsin deploy --again`"
         )
 
 

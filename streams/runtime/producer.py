@@ -143,8 +143,8 @@ class Changelog:
             metadata = await (await producer.send_batch(batch, self.topic, partition=partition))
         except ProducerFenced as error:
             raise FencedError(
-                f"another worker has taken over partition {partition} of {self.topic}, because this one was silent for too long; "
-                "was the process or the machine suspended? Start it again"
+                f"another worker has taken over partition {partition} of {self.topic}, because this one was silent for too long "
+                "(suspended, perhaps), or `tocsin state` has replaced the state. Start it again"
             ) from error
         offset: int = metadata.offset
         if offset < 0:

@@ -183,9 +183,11 @@ def engine(settings: Settings, partitions: int, outbox: Outbox, metrics: Metrics
         await rulesets.follow(settings)
 
     async def remind() -> None:
-        await asyncio.sleep(REMIND_AFTER)
-        folds = [fold for fold in app.partitions.folds().values() if isinstance(fold, EngineFold)]
-        if folds and all(fold.ruleset_id is None for fold in folds):
+        folds: list[EngineFold] = []
+        while not folds:
+            await asyncio.sleep(REMIND_AFTER)
+            folds = [fold for fold in app.partitions.folds().values() if isinstance(fold, EngineFold)]
+        if all(fold.ruleset_id is None for fold in folds):
             log.warning("engine: no ruleset is active, so nothing can alert; run `tocsin deploy rules/`")
         await asyncio.Event().wait()
 
