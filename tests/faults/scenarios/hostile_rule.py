@@ -11,11 +11,12 @@ from pathlib import Path
 
 from schemas.alert import RULE_FAILING
 from streams.rule_modules import load_rules
-from streams.topics import ALERTS
+from streams.topics import ALERTS, ENGINE, changelog_name
 from tests.command import tocsin
 from tests.faults.log import read_topic
 from tests.faults.row import Row
-from tests.faults.stage import PARTITIONS, RULES, Servers, Stage, open_stage, until
+from tests.faults.stage import PARTITIONS, RULES, WITHIN, Servers, Stage, open_stage, until
+from tests.faults.state import fold_changelog
 from tests.faults.verdict import settled, verdict
 from tests.kernel.raising import Raising
 
@@ -41,6 +42,7 @@ async def run(servers: Servers, seed: int, folder: Path, *, long: bool) -> Row:
             await until(
                 lambda: worker.log.read_text().count(f"rule {HOSTILE} fails") >= PARTITIONS, "the rule to fail everywhere"
             )
+            await _saved(stage)
             worker.kill()
             worker.start()
             await worker.ready()
@@ -59,6 +61,16 @@ async def run(servers: Servers, seed: int, folder: Path, *, long: bool) -> Row:
             differences += _hostile_modules(stage)
     injected = f"rule '{HOSTILE}' raises on {PARTITIONS} partitions, a kill -9 while it fails, a deploy that changes it"
     return Row(FAULT, injected, found.compared(), tuple(differences))
+
+
+async def _saved(stage: Stage) -> None:
+    """Wait until the state of a partition says that a rule fails."""
+    async with asyncio.timeout(WITHIN):
+        while True:
+            tables = fold_changelog(await read_topic(stage.settings, changelog_name(stage.settings.group, ENGINE)))
+            if any(key[:1] == b"f" for table in tables.values() for key in table):
+                return
+            await asyncio.sleep(0.2)
 
 
 def _changed(stage: Stage) -> Path:
