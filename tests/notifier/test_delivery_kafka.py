@@ -106,7 +106,7 @@ async def running(settings: Settings, receiver: Receiver, seen: Seen | None = No
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)
