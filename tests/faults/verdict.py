@@ -102,8 +102,11 @@ async def settled(stage: Stage, within: float = SETTLE_WITHIN) -> None:
             )
 
 
-async def verdict(stage: Stage, raises: Raising | None = None) -> Verdict:
-    """Read all topics of a stage whose workers have ended, or idle, and compare. `raises` says which rule was made to raise."""
+async def verdict(stage: Stage, raises: Raising | None = None, elsewhere: AbstractSet[str] = frozenset()) -> Verdict:
+    """Read all topics of a stage whose workers have ended, or idle, and compare.
+
+    `raises` says which rule was made to raise. `elsewhere` are the ids that a group before has decided, by other cooldowns.
+    """
     settings, findings = stage.settings, _Findings()
     prefix = settings.topic_prefix
     rulesets = await read_rulesets(settings)
@@ -125,7 +128,7 @@ async def verdict(stage: Stage, raises: Raising | None = None) -> Verdict:
     said, copies = _compare_transitions(partitions, decided, tables, findings)
     notified = await _notified(settings)
     due = {_id(record) for record in decided if record.offset <= notified.get(record.partition, -1)}
-    told, alert_copies = _compare_alerts(said, due, decided, alerts, findings)
+    told, alert_copies = _compare_alerts(said, due, decided, alerts, elsewhere, findings)
     if not (log.events and said and told):
         findings.add("nothing to compare", f"{log.events} events, {len(said)} transitions, {told} alerts")
     buried = _compare_dead_letters(log, dead, tables, findings)
@@ -225,7 +228,12 @@ def _covered(text: str, tables: Mapping[int, Any]) -> bool:
 
 
 def _compare_alerts(
-    said: Mapping[str, str], due: AbstractSet[str], decided: Sequence[Logged], alerts: Sequence[Logged], findings: _Findings
+    said: Mapping[str, str],
+    due: AbstractSet[str],
+    decided: Sequence[Logged],
+    alerts: Sequence[Logged],
+    elsewhere: AbstractSet[str],
+    findings: _Findings,
 ) -> tuple[int, int]:
     """Each transition that is `due` is dispatched, or held back and recorded as such; a resolve goes where its firing went."""
     held: dict[str, str] = {}
@@ -247,7 +255,7 @@ def _compare_alerts(
         by_episode[transition["dedup_key"]].append(transition)
         if id in due and id not in told and id not in held:
             findings.add("undecided by the notifier", _named(text))
-        if id in held and held[id] == "ended_while_held" and id in told:
+        if id in told and held.get(id) == "ended_while_held" and id not in elsewhere:
             findings.add("both dispatched and ended while held", _named(text))
     for episode in by_episode.values():
         kinds = {each["details"]["kind"]: each["id"] for each in episode}
@@ -281,6 +289,14 @@ def _id(record: Logged) -> str:
     return str(json.loads(record.value or b"")["id"])
 
 
+async def decided_ids(settings: Settings) -> set[str]:
+    """Ids of the transitions that the notifier has dispatched or held back."""
+    alerts = await read_topic(settings, settings.topic_prefix + ALERTS.name)
+    transitions = await read_topic(settings, settings.topic_prefix + TRANSITIONS.name)
+    marked = [record for record in transitions if any(name == DECISION for name, _ in record.headers)]
+    return {_id(record) for record in (*alerts, *marked)}
+
+
 async def _notified(settings: Settings) -> dict[int, int]:
     """Up to which offset of each partition of the transitions the notifier has decided."""
     tables = fold_changelog(await read_topic(settings, changelog_name(settings.group, NOTIFIER)))
@@ -296,11 +312,5 @@ async def _ends(settings: Settings, topic: str) -> dict[int, int]:
 
 async def _undecided(settings: Settings) -> set[str]:
     """Ids of transitions of which the notifier has said nothing yet."""
-    said: set[str] = set()
-    done: set[str] = set()
-    for record in await read_topic(settings, settings.topic_prefix + TRANSITIONS.name):
-        id = json.loads(record.value or b"")["id"]
-        (done if any(name == DECISION for name, _ in record.headers) else said).add(id)
-    for record in await read_topic(settings, settings.topic_prefix + ALERTS.name):
-        done.add(json.loads(record.value or b"")["id"])
-    return said - done
+    said = {_id(record) for record in await read_topic(settings, settings.topic_prefix + TRANSITIONS.name)}
+    return said - await decided_ids(settings)
