@@ -21,6 +21,8 @@ _OURS: Final = (
     "dlq.stage", "dlq.reason", "dlq.message",
 )  # fmt: skip
 _TRUNCATED: Final = "dlq.truncated"
+_APPENDED: Final = 1
+"""The type of a timestamp that the broker set."""
 
 
 class NoDeadLetterError(ValueError):
@@ -130,17 +132,35 @@ class _Again(NamedTuple):
     headers: Headers
 
 
+class Extent(NamedTuple):
+    """What a partition of the event topic holds: from `begin`, appended at `since` (ms; None: unknown), to before `end`."""
+
+    begin: int
+    end: int
+    since: int | None = None
+
+
+async def extents_of(settings: Settings, topic: str) -> dict[int, Extent]:
+    """What each partition of `topic` holds now."""
+    async with TopicReader(settings.kafka_client(), topic) as reader:
+        found = {number: Extent(begin, end) for number, (begin, end) in (await reader.bounds()).items()}
+        async for record in reader.to_end({number: each.begin + 1 for number, each in found.items()}):
+            if record.timestamp_type == _APPENDED:
+                found[record.partition] = found[record.partition]._replace(since=record.timestamp)
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Redriver:
-    """Makes the records that send dead letters once more. `ends` are those of the event topic's partitions."""
+    """Makes the records that send dead letters once more. `held` is what the event topic's partitions hold."""
 
     topic: str
-    ends: dict[int, int]
+    held: dict[int, Extent]
     control_key: bytes | None
 
     def outgoing(self, letter: Letter, value: bytes | None = None) -> Outgoing | str:
         """The record for `letter`, with `value` in place of its own; or why it would be refused."""
-        source = Source(self.topic, letter.source.partition, len(self.ends), self.control_key)
+        source = Source(self.topic, letter.source.partition, len(self.held), self.control_key)
         why = self._why_not(letter, value, source)
         if why:
             return why
@@ -156,14 +176,22 @@ class Redriver:
             *((name, held) for name, held in letter.headers if name != HEADER),
             (HEADER, control.model_dump_json().encode()),
         )
-        why = self._refused(_Again(self.ends[source.partition], time.time_ns() // 1_000_000, letter.key, body, headers), source)
+        why = self._refused(
+            _Again(self.held[source.partition].end, time.time_ns() // 1_000_000, letter.key, body, headers), source
+        )
         return why or Outgoing(EVENTS.name, letter.key, body, headers, source.partition)
 
     def _why_not(self, letter: Letter, value: bytes | None, source: Source) -> str:
         if letter.topic != self.topic:
             return f"it comes from {letter.topic}; only records of {self.topic} are redriven"
-        if source.partition not in self.ends or letter.source.offset >= self.ends[source.partition]:
+        held = self.held.get(source.partition)
+        if held is None or letter.source.offset >= held.end:
             return f"there is no record {letter.source} on {self.topic} (yet): is it another topic of the same name?"
+        if held.since is not None and letter.source.offset >= held.begin and letter.appended < held.since:
+            return (
+                f"record {letter.source} of {self.topic} is another, appended later: the topic was deleted and created again. "
+                "If its event is to count, write it to a file with `tocsin dlq show --raw` and publish it"
+            )
         if letter.truncated and value is None:
             return f"it was cut ({letter.truncated} bytes), so the record is not whole; give it by --value FILE"
         return ""

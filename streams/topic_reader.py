@@ -32,6 +32,11 @@ class Read(Incoming, Protocol):
         """The partition it was fetched from."""
         ...
 
+    @property
+    def timestamp_type(self) -> int | None:
+        """What `timestamp` is: 1 when the broker appended it, 0 what the producer says, None unknown."""
+        ...
+
 
 class TopicReader:
     """Reads every partition of `topic`, or those in `only`. `client` is Settings.kafka_client().

@@ -19,7 +19,7 @@ from rich.text import Text
 from schemas.dead_letter import DeadReason
 from schemas.time import to_duration, to_event_time, to_rfc3339
 from streams.commands.console import Failure, connected, examples, settings, stdout, visible
-from streams.dead_letters import Filter, Letter, NoDeadLetterError, Place, Redriver, letter_at, letters
+from streams.dead_letters import Filter, Letter, NoDeadLetterError, Place, Redriver, extents_of, letter_at, letters
 from streams.records import Outgoing
 from streams.settings import Settings
 from streams.topic_reader import TopicReader
@@ -254,9 +254,7 @@ async def _redrive(
 ) -> int:
     """Check, ask and send; how many were refused."""
     topic = settings.topic_prefix + EVENTS.name
-    async with TopicReader(settings.kafka_client(), topic) as events:
-        ends = {number: end for number, (_, end) in (await events.bounds()).items()}
-    redriver = Redriver(topic, ends, settings.control_key.encode() or None)
+    redriver = Redriver(topic, await extents_of(settings, topic), settings.control_key.encode() or None)
     good: set[Place] = set()
     refused = left = 0
     async for letter in _meant(settings, places, chosen):

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from aiokafka import AIOKafkaProducer
 
+from schemas.dead_letter import DeadReason, dead_letter_headers
 from streams.partitioner import event_key, partition_of
 from streams.topics import DEAD_LETTERS, ENGINE, EVENTS, changelog_name
 from tests.commands.running import tocsin
@@ -135,3 +136,18 @@ async def test_redrive_asks_and_refuses_what_it_cannot_find(
         assert "there is no dead letter 9/9" in await said(stage, "dlq", "redrive", "9/9", status=1)
         assert "give either places, or filters" in await said(stage, "dlq", "redrive", status=2)
         assert "0 dead letters" in await said(stage, "dlq", "list")
+
+        await send(stage, json.dumps(event()).encode())
+        await bury(stage, json.dumps(event()).encode(), 3_600_000)
+        assert "the topic was deleted and created again" in await said(stage, "dlq", "redrive", "0/0", status=1)
+
+
+async def bury(stage: Stage, value: bytes, age: int) -> None:
+    """Write a dead letter of the first event of the home partition, which stood there `age` ms ago."""
+    topic, appended = stage.settings.topic_prefix + EVENTS.name, time.time_ns() // 1_000_000 - age
+    headers = dead_letter_headers(
+        (), topic=topic, partition=HOME, offset=0, timestamp=appended, stage="decode", reason=DeadReason.ILL_TYPED, message="x"
+    )
+    async with AIOKafkaProducer(**stage.settings.kafka_client()) as producer:
+        dead = stage.settings.topic_prefix + DEAD_LETTERS.name
+        await producer.send_and_wait(dead, value, key=event_key("default", "files"), partition=0, headers=list(headers))

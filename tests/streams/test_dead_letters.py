@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from schemas.control import HEADER, Forward, Redrive, parse_control
 from schemas.dead_letter import DeadReason
-from streams.dead_letters import Letter, NoDeadLetterError, Place, Redriver, read_letter
+from streams.dead_letters import Extent, Letter, NoDeadLetterError, Place, Redriver, read_letter
 from streams.decode import DeadLetter, Source, decode
 from streams.partitioner import partition_of
 from streams.records import Outgoing
@@ -24,7 +24,8 @@ PARTITIONS = 4
 HOME = partition_of("default", "files", PARTITIONS)
 KEY = b"a long random text"
 SOURCE = Source("mcp.events", HOME, PARTITIONS, KEY)
-REDRIVER = Redriver("mcp.events", dict.fromkeys(range(PARTITIONS), 200), KEY)
+HELD = Extent(5, 200, NOW - 1_000)
+REDRIVER = Redriver("mcp.events", dict.fromkeys(range(PARTITIONS), HELD), KEY)
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Record:
     timestamp: int = NOW
     key: bytes | None = b"default|files"
     partition: int = HOME
+    timestamp_type: int = 1
 
 
 def event(**fields: Any) -> bytes:
@@ -113,12 +115,17 @@ def test_a_letter_that_would_be_refused_is_not_sent() -> None:
         (of(Record(200, event())), "another topic of the same name"),
         (replace(of(Record(7, event())), topic="mcp.transitions"), "only records of mcp.events"),
         (replace(of(Record(7, event())), source=Place(9, 7)), "there is no record 9/7"),
-        (replace(of(Record(7, event())), appended=NOW - 14 * 86_400_000), "expired"),
+        (replace(of(Record(5, event())), appended=NOW - 1_001), "deleted and created again"),
+        (replace(of(Record(4, event())), appended=NOW - 14 * 86_400_000), "expired"),
     ):
         made = REDRIVER.outgoing(letter)
         assert isinstance(made, str)
         assert why in made
     assert sent(cut, event()).value == event()
+    gone = replace(of(Record(4, event())), appended=NOW - 1_001)
+    assert sent(gone).value == event(), "retention has removed what came before the first record"
+    unknown = Redriver("mcp.events", dict.fromkeys(range(PARTITIONS), Extent(5, 200)), KEY)
+    assert sent(replace(of(Record(5, event())), appended=NOW - 1_001), redriver=unknown).value == event()
 
 
 TEXTS = st.text(max_size=10)
