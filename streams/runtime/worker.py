@@ -76,8 +76,15 @@ def run(settings: Settings, *, only: str | None, log_format: str) -> int:
             "TOCSIN_FENCING=off: a worker that was suspended and replaced may overwrite the state of its successor, and without "
             "LogAppendTime the clocks of producers decide what is late; for trials only"
         )
-    status = asyncio.run(Worker(settings, (only,) if only else (ENGINE, NOTIFIER)).run())
+    status = asyncio.run(_to_the_end(Worker(settings, (only,) if only else (ENGINE, NOTIFIER))))
     _leave_threads_behind(status)
+    return status
+
+
+async def _to_the_end(worker: Worker) -> int:
+    status = await worker.run()
+    if status:
+        _leave(status)  # what could not end would say so once more, with traces, and keep the loop
     return status
 
 
@@ -223,14 +230,19 @@ class Worker:
         return why_not_ready([role.health() for role in self._roles], without_redis=without_redis)
 
 
+def _leave(status: int) -> None:
+    """End the process here."""
+    logging.shutdown()
+    os._exit(status)
+
+
 def _leave_threads_behind(status: int) -> None:
     """End the process here if a thread does not: that of a consumer whose broker is gone would keep it alive for ever."""
     for thread in threading.enumerate():
         if thread is not threading.main_thread() and not thread.daemon:
             thread.join(THREADS_WITHIN)
             if thread.is_alive():
-                logging.shutdown()
-                os._exit(status)
+                _leave(status)
 
 
 def _end_within(seconds: float) -> None:
@@ -238,8 +250,7 @@ def _end_within(seconds: float) -> None:
 
     def end() -> None:
         log.error("the worker ends: it was not done within %.1f s of being told to; what was not saved is done again", seconds)
-        logging.shutdown()
-        os._exit(1)
+        _leave(1)
 
     timer = threading.Timer(seconds, end)
     timer.daemon = True

@@ -59,6 +59,7 @@ async def run(servers: Servers, seed: int, folder: Path, *, long: bool) -> Row:
             for number in range(2 * long):
                 async with _telemetry(load):
                     await asyncio.sleep(1)
+                    before = len(worker.log.read_text())
                     stage.kafka.pause()
                     await asyncio.sleep(1)
                     if number:
@@ -66,6 +67,10 @@ async def run(servers: Servers, seed: int, folder: Path, *, long: bool) -> Row:
                         await asyncio.sleep(0.2)
                     await _ended(worker, 1, AT_ONCE if number else WITHIN, wrong)
                     stage.kafka.resume()
+                    if not number and (said := worker.log.read_text()[before:]).count("the worker ends") != 1:
+                        wrong.append(f"the worker did not say once why it ended: {said[-1000:]}")
+                    if "Traceback" in worker.log.read_text()[before:]:
+                        wrong.append(f"the worker ended without a broker, and a trace is in {worker.log}")
                 worker.start()
                 await worker.ready()
             await load.flush()
