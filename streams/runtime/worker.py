@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import gc
 import logging
 import os
@@ -18,7 +17,7 @@ from streams.kernel.state_version import StateVersionError
 from streams.notifier.cooldown import CooldownError, FailOpenCooldowns, open_cooldowns
 from streams.operations.health import HealthServer, why_not_ready
 from streams.operations.metrics import Metrics
-from streams.runtime import logs
+from streams.runtime import logs, memory
 from streams.runtime.app import LostStateError, ReplacedLogError
 from streams.runtime.preflight import (
     StartError,
@@ -55,8 +54,8 @@ _EXPLAINED: Final = (
     CooldownError, BrokenStoreError, LocalDiskError, StateVersionError, UnsavedError,
 )  # fmt: skip
 """Errors whose message says all; others are logged with their trace."""
-TRIM_EVERY: Final = 20.0
-"""Seconds between two times that memory is given back: 1 to 2 ms, and some more after a backlog."""
+GIVE_BACK_EVERY: Final = 20.0
+"""Seconds between two times that memory is given back."""
 _GC: Final = (50_000, 20, 100)
 
 
@@ -67,6 +66,7 @@ def run(settings: Settings, *, only: str | None, log_format: str) -> int:
 
     `only` is "engine" or "notifier"; `log_format` is "text" or "json".
     """
+    memory.keep_together()
     logs.configure(log_format)
     log.info("settings: %s", " ".join(f"{name}={value}" for name, value in settings.shown().items() if value))
     if not settings.control_key:
@@ -188,19 +188,15 @@ class Worker:
             signal.signal(number, tell)
 
     async def _settle(self) -> None:
-        """Keep the garbage collector from walking through what is up for good; give back what backlogs leave behind.
-
-        glibc keeps what was freed between things that are in use, so memory would follow the largest backlog that ever was.
-        """
+        """Keep the garbage collector from walking through what is up for good; give back memory now and then."""
         while not all(role.app.partitions.is_ready for role in self._roles):  # noqa: ASYNC110 - true once, and nobody waits
             await asyncio.sleep(0.2)
         gc.collect()
         gc.freeze()
         gc.set_threshold(*_GC)
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)  # of glibc; others have none, or need none
         while True:
-            await asyncio.sleep(TRIM_EVERY)
-            await asyncio.to_thread(trim, 0)
+            await asyncio.sleep(GIVE_BACK_EVERY)
+            await asyncio.to_thread(memory.give_back)
 
     async def _open_cooldowns(self, stack: contextlib.AsyncExitStack) -> FailOpenCooldowns:
         cooldowns = self._cooldowns = open_cooldowns(self._settings)
