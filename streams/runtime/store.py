@@ -28,7 +28,7 @@ log = logging.getLogger("tocsin.runtime")
 
 SCHEME: Final = "tocsin-rocksdb"
 OPTIONS: Final = {
-    "block_cache_size": 1 << 20,
+    "block_cache_size": 64 << 10,
     "write_buffer_size": 2 << 20,
     "max_write_buffer_number": 2,
     "max_open_files": 256,

@@ -40,8 +40,9 @@ log = logging.getLogger("tocsin.runtime")
 
 SCHEME: Final = "tocsin"
 FETCH_WAIT_MS: Final = 50
-FETCH_BYTES: Final = 4 * MIB
-"""Of all partitions in one answer of a broker, still compressed; the partitions take turns."""
+FETCH_BYTES: Final = MIB
+"""Of all partitions in one answer of a broker, still compressed; in a backlog the partitions take turns."""
+PARTITION_BYTES: Final = MIB // 2
 MAX_OUTSTANDING: Final = 1
 """Chunks that may still be before the folds when more are fetched."""
 SLOW: Final = 0.5
@@ -154,7 +155,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             max_poll_interval_ms=int(conf.broker_max_poll_interval * 1000),
-            max_partition_fetch_bytes=MIB,
+            max_partition_fetch_bytes=PARTITION_BYTES,
             fetch_max_bytes=FETCH_BYTES,
             fetch_max_wait_ms=FETCH_WAIT_MS,
             request_timeout_ms=int(conf.broker_request_timeout * 1000),
