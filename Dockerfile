@@ -16,7 +16,7 @@ FROM python:3.12-slim
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin tocsin && install -d -o tocsin -g tocsin /data
 COPY --from=build /opt/tocsin /opt/tocsin
 COPY rules /opt/tocsin/rules
-ENV PATH=/opt/tocsin/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 TOCSIN_DATA_DIR=/data
+ENV PATH=/opt/tocsin/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 TOCSIN_DATA_DIR=/data NUMBA_CACHE_DIR=/data/numba
 USER 10001
 WORKDIR /data
 VOLUME /data

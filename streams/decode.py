@@ -3,27 +3,46 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 from pydantic import ValidationError
 
 from schemas.control import HEADER, Forward, Redrive, RulesetRecord, Tick, is_signed, parse_control, sign
 from schemas.dead_letter import DeadReason, Stage, dead_letter_headers, kept
-from schemas.event import Event
+from schemas.expression import FieldReference
 from schemas.time import MICROS, TimestampError, to_event_time
-from streams.kernel.columns import Chunk, Columns, Int, Origin, Redriven, Step, SwitchStep, TickStep
+from streams.fetched import Fetched
+from streams.fields import DEFAULTS, JoinedFields, ScannedFields
+from streams.kernel.columns import (
+    Bool,
+    Chunk,
+    Columns,
+    Fields,
+    Int,
+    Origin,
+    Redriven,
+    Step,
+    Structs,
+    SwitchStep,
+    Text,
+    TickStep,
+)
 from streams.partitioner import event_key, partition_of
 from streams.records import Incoming, Outgoing
+from streams.scanner import Scanned, scan
 from streams.topics import DEAD_LETTERS, EVENTS, MAX_RECORD
 from streams.wire import FAILURES, Problem, elements, first_line, parse_values
 
 MAX_FUTURE: Final = 300 * MICROS
-_DEFAULT_TENANT: Final = Event.model_fields["tenant"].default
-_DEFAULT_WEIGHT: Final = Event.model_fields["weight"].default
+MAX_TABLE: Final = 1 << 16
+"""Pairs of texts for which a table with a place for each is faster than sorting those that occur."""
+_TENANT: Final = FieldReference(field="tenant")
+_SERVICE: Final = FieldReference(field="service")
+_DEFAULT_WEIGHT: Final[int] = DEFAULTS["weight"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,53 +116,70 @@ class Decoded:
 
 def decode(records: Sequence[Incoming], source: Source) -> Decoded:
     """`records`, in offset order, as a chunk. Raises nothing: a record that cannot be processed is a dead letter."""
+    fetched = Fetched.of(records)
+    sizes = fetched.value_size
+    found = _Found(_unusable(sizes), {}, {}, {})
+    for place in fetched.with_headers():
+        said = _control_of(fetched[place], source)
+        if said is not None and (sizes[place] <= MAX_RECORD):
+            found.add(place, said)
+    is_event = np.ones(len(fetched), dtype=np.bool_)
+    is_event[[*found.problems, *found.steps]] = False
     steps: list[Step] = []
-    dead: list[DeadLetter] = []
     forwards: list[Forwarded] = []
-    run = _Run([], {}, {})
-    size = strict = 0
-
-    def close(run: _Run) -> None:
-        nonlocal strict
-        if run.records:
-            part = _decode_run(run, source)
+    strict = 0
+    first = 0
+    for place in [*sorted(found.steps), len(fetched)]:
+        places = np.flatnonzero(is_event[first:place]) + first
+        if len(places):
+            part = _decode_run(fetched, places, found, source)
             strict += part.strict
-            dead.extend(DeadLetter(run.records[at], *problem) for at, problem in part.problems.items())
+            found.problems.update(part.problems)
             forwards.extend(part.forwards)
             if len(part.columns):
                 steps.append(part.columns)
-
-    for record in records:
-        value = record.value
-        length = len(value) if value else 0
-        size += length
-        said = _control_of(record, source) if record.headers else None
-        if length > MAX_RECORD:
-            said = Problem("decode", DeadReason.OVERSIZED, f"the value has {length} bytes, and {MAX_RECORD} are allowed")
-        elif not length and (said is None or isinstance(said, Origin | Redriven)):
-            said = Problem("decode", DeadReason.EMPTY, "the record has no value")
-        if said is None:
-            run.records.append(record)
-        elif isinstance(said, Problem):
-            dead.append(DeadLetter(record, *said))
-        elif isinstance(said, Origin):
-            run.origins[len(run.records)] = said
-            run.records.append(record)
-        elif isinstance(said, Redriven):
-            run.redriven[len(run.records)] = said
-            run.records.append(record)
-        else:
-            close(run)
-            run = _Run([], {}, {})
-            steps.append(said)
-    close(run)
+        if place in found.steps:
+            steps.append(found.steps[place])
+        first = place + 1
     events = sum(len(step) for step in steps if isinstance(step, Columns))
     return Decoded(
-        Chunk(tuple(steps), records[-1].offset if records else -1),
-        tuple(sorted(dead, key=lambda letter: letter.record.offset)),
+        Chunk(tuple(steps), int(fetched.offsets[-1]) if len(fetched) else -1),
+        tuple(DeadLetter(fetched[place], *problem) for place, problem in sorted(found.problems.items())),
         tuple(forwards),
-        Counts(len(records), size, events, strict),
+        Counts(len(fetched), int(sizes[sizes > 0].sum()), events, strict),
     )
+
+
+class _Found(NamedTuple):
+    """What records are besides events, by their place: what is wrong with them, what they do, where they come from."""
+
+    problems: dict[int, Problem]
+    steps: dict[int, TickStep | SwitchStep]
+    origins: dict[int, Origin]
+    redriven: dict[int, Redriven]
+
+    def add(self, place: int, said: TickStep | SwitchStep | Origin | Redriven | Problem) -> None:
+        if isinstance(said, Origin):
+            self.origins[place] = said
+        elif isinstance(said, Redriven):
+            self.redriven[place] = said
+        else:
+            self.problems.pop(place, None)  # they need no value
+            if isinstance(said, Problem):
+                self.problems[place] = said
+            else:
+                self.steps[place] = said
+
+
+def _unusable(sizes: Int) -> dict[int, Problem]:
+    """The records that are no events for the size of their value."""
+    problems = {
+        place: Problem("decode", DeadReason.EMPTY, "the record has no value") for place in np.flatnonzero(sizes <= 0).tolist()
+    }
+    for place in np.flatnonzero(sizes > MAX_RECORD).tolist():
+        message = f"the value has {sizes[place]} bytes, and {MAX_RECORD} are allowed"
+        problems[place] = Problem("decode", DeadReason.OVERSIZED, message)
+    return problems
 
 
 # --- control records -----------------------------------------------------------------------------------------------
@@ -192,17 +228,6 @@ def _first_error(error: Exception) -> str:
 # --- events --------------------------------------------------------------------------------------------------------
 
 
-class _Run(NamedTuple):
-    """Records that hold events.
-
-    `origins` has those that were forwarded here, `redriven` those that were dead letters, by their place in `records`.
-    """
-
-    records: list[Incoming]
-    origins: dict[int, Origin]
-    redriven: dict[int, Redriven]
-
-
 class _Part(NamedTuple):
     """A run decoded. `problems` says what is wrong with the records that were left out, by their place."""
 
@@ -212,114 +237,162 @@ class _Part(NamedTuple):
     strict: int
 
 
-def _decode_run(run: _Run, source: Source) -> _Part:
-    records, origins, redriven = run
-    values = [record.value or b"" for record in records]
-    found, problems, strict = parse_values(values)
-    for at in origins:
-        if isinstance(found[at], list) and at not in problems:
-            problems[at], found[at] = _bad_control("a forwarded record holds one event, and this one holds an array"), []
-    events, place, index = _rows(found)
-    tenants = _defaulted(events, "tenant", _DEFAULT_TENANT)
-    weights = _defaulted(events, "weight", _DEFAULT_WEIGHT)
-    problem_at = _Where(found, place, index, problems)
-    ts = np.array(_times(events, problem_at), dtype=np.int64)
-    append_time = np.array([record.timestamp for record in records], dtype=np.int64)[place] * 1000
+def _decode_run(fetched: Fetched, places: Int, known: _Found, source: Source) -> _Part:
+    """The records at `places`, between which no record changes what judges them."""
+    scanned = scan(np.frombuffer(fetched.data, dtype=np.uint8), fetched.value_at[places], fetched.value_size[places])
+    parsed = _parse(fetched, places[scanned.doubtful])
+    problems = parsed.problems
+    for at in known.origins.keys() & set(places.tolist()) if known.origins else ():
+        if _is_array(fetched, at):
+            problems.setdefault(at, _bad_control("a forwarded record holds one event, and this one holds an array"))
+    place, index = np.concatenate([places[scanned.record], parsed.place]), np.concatenate([scanned.index, parsed.index])
+    order = np.lexsort((index, place)) if parsed.events else np.arange(len(place))
+    place, index = place[order], index[order]
+    ts = np.concatenate([scanned.integers("ts", 0), parsed.ts])[order]
+    weight = np.concatenate([scanned.integers("weight", _DEFAULT_WEIGHT), parsed.weight])[order]
+    fields = _fields(scanned, parsed.events, order)
+    append_time = fetched.timestamps[place] * 1000
     for row in np.flatnonzero(ts > append_time + MAX_FUTURE).tolist():
         ahead = (ts[row] - append_time[row]) / MICROS
         message = f"ts lies {ahead:,.0f} s after the time at which the record was appended; at most 300 s are allowed"
-        problem_at.add(row, DeadReason.FUTURE, message)
-    home = _homes(tenants, [event.service for event in events], source)
-    for row in np.flatnonzero(np.isin(place, list(origins)) & (home != source.partition)).tolist() if origins else ():
-        message = f"the forwarded event belongs to partition {home[row]}, not to this one"
-        problems.setdefault(int(place[row]), Problem("control", DeadReason.MISROUTED, message))
-    weight = np.array(weights, dtype=np.int64)
+        problem = Problem("validate", DeadReason.FUTURE, f"{message} - at `{_path(fetched, int(place[row]), int(index[row]))}`")
+        problems.setdefault(int(place[row]), problem)
+    tenant, service = fields.text(_TENANT), fields.text(_SERVICE)
+    home = _homes(tenant, service, source)
+    origins = _by_row(known.origins, place)
+    for row in origins:
+        if home[row] != source.partition:
+            message = f"the forwarded event belongs to partition {home[row]}, not to this one"
+            problems.setdefault(int(place[row]), Problem("control", DeadReason.MISROUTED, message))
+    texts = {_TENANT: tenant, _SERVICE: service}
     if problems:
         kept = ~np.isin(place, list(problems))
-        events = [event for event, keep in zip(events, kept.tolist(), strict=True) if keep]
+        fields, texts = _kept(scanned, parsed.events, order, kept), {}
         place, index, ts, append_time, home, weight = (column[kept] for column in (place, index, ts, append_time, home, weight))
+        origins = _by_row(known.origins, place)
     columns = Columns(
-        events=events,
-        offset=np.array([record.offset for record in records], dtype=np.int64)[place],
+        fields=fields,
+        offset=fetched.offsets[place],
         index=index,
         append_time=append_time,
         ts=ts,
         weight=weight,
         local=home == source.partition,
-        origins={row: origins[at] for row, at in enumerate(place.tolist()) if at in origins} if origins else {},
-        redriven={row: redriven[at] for row, at in enumerate(place.tolist()) if at in redriven} if redriven else {},
+        origins=origins,
+        redriven=_by_row(known.redriven, place),
+        texts=texts,
     )
-    return _Part(columns, problems, _forwards(columns, place, home, values, source), strict)
+    return _Part(columns, problems, _forwards(columns, place, home, fetched, source), parsed.strict)
 
 
-def _rows(found: list[Any]) -> tuple[list[Any], Int, Int]:
-    """One row per event, with the place of its record in `found` and its index in the record."""
-    if list not in set(map(type, found)):
-        return found, np.arange(len(found), dtype=np.int64), np.zeros(len(found), dtype=np.int64)
+Where = TypeVar("Where")
+
+
+def _by_row(by_place: Mapping[int, Where], place: Int) -> dict[int, Where]:
+    """What is known of records, by the rows of their events."""
+    if not by_place:
+        return {}
+    return {row: by_place[at] for row, at in enumerate(place.tolist()) if at in by_place}
+
+
+@dataclass(frozen=True, slots=True)
+class _Parsed:
+    """Events that were decoded one by one, with the places of their records and their indices in them."""
+
+    events: list[Any]
+    place: Int
+    index: Int
+    ts: Int
+    weight: Int
+    problems: dict[int, Problem]
+    strict: int
+
+
+def _parse(fetched: Fetched, places: Int) -> _Parsed:
+    """The records at `places`, which the scanner leaves to a decoder that makes objects."""
+    found, problems, strict = parse_values([fetched.value(place) or b"" for place in places.tolist()])
+    by_place = {int(places[at]): problem for at, problem in problems.items()}
     lengths = [len(each) if type(each) is list else 1 for each in found]
     events = list(itertools.chain.from_iterable([each if type(each) is list else (each,) for each in found]))
-    place = np.repeat(np.arange(len(found), dtype=np.int64), lengths)
-    first = np.cumsum([0, *lengths[:-1]], dtype=np.int64)
-    return events, place, np.arange(len(place), dtype=np.int64) - first[place]
+    place = np.repeat(places, lengths)
+    index = np.arange(len(place), dtype=np.int64) - np.repeat(np.cumsum(lengths, dtype=np.int64) - lengths, lengths)
+    ts = np.zeros(len(events), dtype=np.int64)
+    for row, event in enumerate(events):
+        for name, default in DEFAULTS.items():
+            if getattr(event, name) is UNSET:
+                setattr(event, name, default)
+        try:
+            ts[row] = event.ts = to_event_time(event.ts)
+        except TimestampError as error:
+            path = _path(fetched, int(place[row]), int(index[row]))
+            by_place.setdefault(int(place[row]), Problem("validate", DeadReason.ILL_TYPED, f"{error} - at `{path}`"))
+    weight = np.array([event.weight for event in events], dtype=np.int64)
+    return _Parsed(events, place, index, ts, weight, by_place, strict)
 
 
-def _defaulted(events: list[Any], name: str, default: Any) -> list[Any]:
-    """The values of a field, with `default` set in the events where it was absent."""
-    values = [getattr(event, name) for event in events]
-    if UnsetType in set(map(type, values)):
-        for row, value in enumerate(values):
-            if value is UNSET:
-                values[row] = default
-                setattr(events[row], name, default)
-    return values
+def _path(fetched: Fetched, place: int, index: int) -> str:
+    return f"$[{index}].ts" if _is_array(fetched, place) else "$.ts"
 
 
-class _Where(NamedTuple):
-    """Where the rows of a run come from, and what is wrong with their records. The first problem of a record stands."""
-
-    found: list[Any]
-    place: Int
-    element: Int
-    problems: dict[int, Problem]
-
-    def add(self, row: int, reason: DeadReason, message: str) -> None:
-        at = int(self.place[row])
-        path = f"$[{self.element[row]}].ts" if isinstance(self.found[at], list) else "$.ts"
-        self.problems.setdefault(at, Problem("validate", reason, f"{message} - at `{path}`"))
+def _is_array(fetched: Fetched, place: int) -> bool:
+    return (fetched.value(place) or b"").lstrip()[:1] == b"["
 
 
-def _times(events: list[Any], problem_at: _Where) -> list[int]:
-    """Event times in microseconds. Those that were text are set in the events too."""
-    times = [event.ts for event in events]
-    if str in set(map(type, times)):
-        for row, time in enumerate(times):
-            if isinstance(time, str):
-                try:
-                    times[row] = events[row].ts = to_event_time(time)
-                except TimestampError as error:
-                    times[row] = 0
-                    problem_at.add(row, DeadReason.ILL_TYPED, str(error))
-    return times
+def _fields(scanned: Scanned, events: list[Any], order: Int) -> Fields:
+    """The fields of both: row i is event order[i] of them, the scanned ones first."""
+    if not events:
+        return ScannedFields(scanned)
+    rows = np.argsort(order)
+    return JoinedFields((ScannedFields(scanned), Structs(events)), (rows[: len(scanned)], rows[len(scanned) :]))
 
 
-def _homes(tenants: list[str], services: list[str], source: Source) -> Int:
+def _kept(scanned: Scanned, events: list[Any], order: Int, kept: Bool) -> Fields:
+    """The fields of the rows in `kept`."""
+    stays = np.empty(len(order), dtype=np.bool_)
+    stays[order] = kept
+    number = np.cumsum(stays) - 1
+    first = len(scanned)
+    left = [event for event, keep in zip(events, stays[first:].tolist(), strict=True) if keep]
+    return _fields(scanned.rows(stays[:first]), left, number[order[kept]])
+
+
+def _homes(tenant: Text, service: Text, source: Source) -> Int:
     """The partition that each event belongs to."""
-    keys = list(zip(tenants, services, strict=True))
-    homes = {key: partition_of(*key, source.partitions) for key in set(keys)}
-    if all(home == source.partition for home in homes.values()):
-        return np.full(len(keys), source.partition, dtype=np.int64)
-    return np.array([homes[key] for key in keys], dtype=np.int64)
+    if not len(service.codes):
+        return np.zeros(0, dtype=np.int64)
+    pairs = tenant.codes * len(service.words) + service.codes
+    size = len(tenant.words) * len(service.words)
+    if size <= MAX_TABLE:
+        distinct = np.flatnonzero(np.bincount(pairs, minlength=size))
+    else:
+        distinct, pairs = np.unique(pairs, return_inverse=True)
+        size = len(distinct)
+    homes = [
+        partition_of(tenant.words[pair // len(service.words)], service.words[pair % len(service.words)], source.partitions)
+        for pair in distinct.tolist()
+    ]
+    if all(home == source.partition for home in homes):
+        return np.full(len(pairs), source.partition, dtype=np.int64)
+    table = np.empty(size, dtype=np.int64)
+    table[distinct if size > len(distinct) else slice(None)] = homes
+    found: Int = table[pairs]
+    return found
 
 
-def _forwards(columns: Columns, place: Int, home: Int, values: list[bytes], source: Source) -> list[Forwarded]:
+def _forwards(columns: Columns, place: Int, home: Int, fetched: Fetched, source: Source) -> list[Forwarded]:
     """The events of other partitions, in the order of the log."""
     forwards: list[Forwarded] = []
+    rows = np.flatnonzero(~columns.local).tolist()
+    if not rows:
+        return forwards
+    tenant, service = columns.text(_TENANT), columns.text(_SERVICE)
     parsed, objects = -1, [b""]
-    for row in np.flatnonzero(~columns.local).tolist():
-        at, index, event = int(place[row]), int(columns.index[row]), columns.events[row]
+    for row in rows:
+        at, index = int(place[row]), int(columns.index[row])
         if at != parsed:
-            value = values[at]
-            parsed, objects = at, elements(value) if value.lstrip()[:1] == b"[" else [value]
+            value = fetched.value(at) or b""
+            parsed, objects = at, elements(value) if _is_array(fetched, at) else [value]
+        key = event_key(tenant.words[tenant.codes[row]], service.words[service.codes[row]])
         origin = Origin(source.partition, int(columns.offset[row]), index)
-        forwards.append(Forwarded(int(home[row]), event_key(event.tenant, event.service), objects[index], origin))
+        forwards.append(Forwarded(int(home[row]), key, objects[index], origin))
     return forwards

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,17 +50,79 @@ class Groups(NamedTuple):
     keys: list[tuple[str, ...]]
 
 
+class Fields(Protocol):
+    """The fields of n events, column by column."""
+
+    def __len__(self) -> int:
+        """How many events."""
+        ...
+
+    def values(self, reference: FieldReference) -> list[Any]:
+        """The values of a field as str, bool, int or float, None where it is absent."""
+        ...
+
+    def number(self, reference: FieldReference) -> Float:
+        """The field as float64[n], NaN where it is absent or no number. Lossless, since integers lie within +-2**53."""
+        ...
+
+    def text(self, reference: FieldReference) -> Text:
+        """The field as interned text: booleans and numbers as JSON writes them."""
+        ...
+
+
+class Structs(NamedTuple):
+    """Fields of decoded structs, which have one attribute per event field; what is no str, bool, int or float is absent."""
+
+    events: Sequence[Any]
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+    def values(self, reference: FieldReference) -> list[Any]:
+        """See Fields."""
+        return [value if isinstance(value, _SCALAR) else None for value in self._raw(reference)]
+
+    def _raw(self, reference: FieldReference) -> list[Any]:
+        name = reference.field
+        if reference.attribute:
+            return [event.attributes.get(name) if event.attributes else None for event in self.events]
+        return list(map(attrgetter(name), self.events))
+
+    def number(self, reference: FieldReference) -> Float:
+        """See Fields."""
+        return np.array(
+            [
+                value if isinstance(value, int | float) and value is not True and value is not False else np.nan
+                for value in self.values(reference)
+            ],
+            dtype=np.float64,
+        )
+
+    def text(self, reference: FieldReference) -> Text:
+        """See Fields."""
+        raw = self._raw(reference)
+        if reference.attribute or type_of[reference.field] != "text":
+            raw = [as_text(value) for value in raw]
+        return text_of(raw)
+
+
+def text_of(raw: list[Any]) -> Text:
+    """Texts interned. Whatever is no text stands for absence. The loops are in C: this runs for every event."""
+    words = [word for word in dict.fromkeys(raw) if isinstance(word, str)]
+    codes = dict.fromkeys(raw, MISSING) | {word: code for code, word in enumerate(words)}
+    return Text(np.array([*map(codes.__getitem__, raw)], dtype=np.int64), words)
+
+
 @dataclass(frozen=True, slots=True)
 class Columns:
     """Events in log order, n of them.
 
-    `events` are decoded structs with one attribute per event field; a field that is absent holds a value that is no
-    str, bool, int or float. `offset`, `append_time` (µs), `ts` (µs), `weight` and `index` (place in a record's array)
+    `fields` holds what they say. `offset`, `append_time` (µs), `ts` (µs), `weight` and `index` (place in a record's array)
     are int64[n]. `local` is False where an event belongs to another partition: it moves stream time and counts there.
     `origins` gives the origin of each row that was forwarded here, `redriven` that of each row of a redriven record.
     """
 
-    events: Sequence[Any]
+    fields: Fields
     offset: Int
     index: Int
     append_time: Int
@@ -70,51 +132,33 @@ class Columns:
     origins: dict[int, Origin] = field(default_factory=dict)
     redriven: dict[int, Redriven] = field(default_factory=dict)
     _values: dict[FieldReference, list[Any]] = field(default_factory=dict)
-    _texts: dict[FieldReference, Text] = field(default_factory=dict)
+    texts: dict[FieldReference, Text] = field(default_factory=dict)
     _numbers: dict[FieldReference, Float] = field(default_factory=dict)
     masks: dict[Predicate, Bool] = field(default_factory=dict)
     _groups: dict[tuple[str, ...], Groups] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.events)
+        return len(self.offset)
 
     def values(self, reference: FieldReference) -> list[Any]:
         """The values of a field, None where it is absent."""
         found = self._values.get(reference)
         if found is None:
-            found = self._values[reference] = [value if isinstance(value, _SCALAR) else None for value in self._raw(reference)]
+            found = self._values[reference] = self.fields.values(reference)
         return found
 
-    def _raw(self, reference: FieldReference) -> list[Any]:
-        name = reference.field
-        if reference.attribute:
-            return [event.attributes.get(name) if event.attributes else None for event in self.events]
-        return list(map(attrgetter(name), self.events))
-
     def number(self, reference: FieldReference) -> Float:
-        """The field as float64[n], NaN where it is absent or no number. Lossless, since integers lie within +-2**53."""
+        """The field as float64[n], NaN where it is absent or no number."""
         found = self._numbers.get(reference)
         if found is None:
-            found = self._numbers[reference] = np.array(
-                [
-                    value if isinstance(value, int | float) and value is not True and value is not False else np.nan
-                    for value in self.values(reference)
-                ],
-                dtype=np.float64,
-            )
+            found = self._numbers[reference] = self.fields.number(reference)
         return found
 
     def text(self, reference: FieldReference) -> Text:
-        """The field as interned text: booleans and numbers as JSON writes them."""
-        found = self._texts.get(reference)
+        """The field as interned text."""
+        found = self.texts.get(reference)
         if found is None:
-            raw = self._raw(reference)
-            if reference.attribute or type_of[reference.field] != "text":
-                raw = [_as_text(value) for value in raw]
-            # Whatever is no text stands for absence. The loops are in C: this runs for every event.
-            words = [word for word in dict.fromkeys(raw) if isinstance(word, str)]
-            codes = dict.fromkeys(raw, MISSING) | {word: code for code, word in enumerate(words)}
-            found = self._texts[reference] = Text(np.array([*map(codes.__getitem__, raw)], dtype=np.int64), words)
+            found = self.texts[reference] = self.fields.text(reference)
         return found
 
     def groups(self, by: tuple[str, ...]) -> Groups:
@@ -149,7 +193,8 @@ def _without_empty(text: Text) -> Text:
     return Text(np.where(text.codes == text.words.index(""), MISSING, text.codes), text.words)
 
 
-def _as_text(value: Any) -> str | None:
+def as_text(value: Any) -> str | None:
+    """A scalar as JSON writes it; None for what is none."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool):

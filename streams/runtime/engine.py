@@ -14,6 +14,7 @@ from schemas.dead_letter import DeadReason
 from schemas.rule import Ruleset
 from schemas.time import MICROS
 from streams.decode import DeadLetter, Decoded, Source, decode
+from streams.fetched import Fetched
 from streams.kernel.columns import Chunk, SwitchStep
 from streams.kernel.partition import MAX_GROUPS, Changes, PartitionState
 from streams.kernel.redriven import KEEP, MAX_REDRIVEN
@@ -110,17 +111,17 @@ class EngineFold:
         Raises MissingRulesetError where they do not come, AbandonedError where the partition goes away meanwhile; nothing
         is folded then.
         """
-        records = [record for record in records if record.offset > self.applied]
-        if not records:
+        fetched = Fetched.of(records).after(self.applied)
+        if not fetched:
             return ()
-        decoded = decode(records, self._source)
+        decoded = decode(fetched, self._source)
         readable = await self._readable(decoded.chunk)
         before = self._state.ruleset_id
         changes = self._state.apply(decoded.chunk, readable)
         if self._state.ruleset_id != before and self._state.ruleset_id is not None:
             rules = len(readable[self._state.ruleset_id].rules)
             log.info("%s: ruleset %s is active, %d rules", self._who, self._state.ruleset_id, rules)
-        refused = _refused(records, changes)
+        refused = _refused(fetched, changes)
         uncounted = changes.repeated | changes.refused.keys()
         forwards = [forward for forward in decoded.forwards if forward.origin.offset not in uncounted]
         letters = (*decoded.dead_letters, *refused)

@@ -11,9 +11,9 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaTimeoutError
 
 from streams.decode import Source
+from streams.fetched import Fetched
 from streams.operations.metrics import Metrics
-from streams.records import Incoming
-from streams.runtime import codecs
+from streams.runtime import batches
 from streams.runtime.changelog_table import ChangelogTable
 from streams.runtime.engine import EngineFold
 from streams.runtime.rulesets import Rulesets
@@ -53,7 +53,7 @@ class Recomputation:
         self._follower: asyncio.Task[None]
 
     async def __aenter__(self) -> Self:
-        codecs.install()
+        batches.install()
         self._follower = asyncio.create_task(self.rulesets.follow(self._settings))
         return self
 
@@ -85,7 +85,7 @@ class Recomputation:
                     await asyncio.sleep(0)
         return table.items
 
-    async def _records(self, partition: int, first: int, until: int) -> AsyncGenerator[list[Incoming], None]:
+    async def _records(self, partition: int, first: int, until: int) -> AsyncGenerator[Fetched, None]:
         """The records from `first` to `until`, as a worker gets them."""
         consumer = RawConsumer(
             **self._settings.kafka_client(), group_id=None, enable_auto_commit=False, auto_offset_reset="none",
@@ -103,7 +103,7 @@ class Recomputation:
             moved, position = loop.time(), first
             while position <= until:
                 for records in (await consumer.getmany(timeout_ms=_POLL_MS)).values():
-                    yield [record for record in records if record.offset <= until]
+                    yield records.up_to(until)
                 before, position = position, await consumer.position(place)
                 if position != before:
                     moved = loop.time()

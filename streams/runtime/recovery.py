@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from aiokafka import TopicPartition
@@ -18,8 +18,9 @@ from faust.tables.manager import TableManager
 from faust.tables.recovery import RebalanceAgain, Recovery, ServiceStopped
 from mode import Service
 
+from streams.fetched import Fetched
 from streams.records import Incoming
-from streams.runtime.transport import RawConsumer, Undecodable
+from streams.runtime.transport import RawConsumer
 from streams.settings import Settings
 from streams.topics import MIB
 
@@ -97,7 +98,7 @@ class Restored(Protocol):
         """The offset of the last changelog record that is in the table."""
         ...
 
-    def apply_records(self, partition: int, records: list[Incoming], upto: int) -> None:
+    def apply_records(self, partition: int, records: Sequence[Incoming], upto: int) -> None:
         """Write what the records say, and the offset `upto`, in one batch."""
         ...
 
@@ -192,7 +193,7 @@ class _Reading:
         while self._left:
             fetched = await self._consumer.getmany(*self._left, timeout_ms=_POLL_MS)
             for place, records in fetched.items():
-                await self._apply(place, records)
+                await self._apply(place, Fetched.of(records))
             for place in list(self._left):
                 await self._end(place)
             now = loop.time()
@@ -247,9 +248,9 @@ class _Reading:
                 "or set a new TOCSIN_GROUP and run `tocsin topics` and `tocsin deploy --again` to start from the event log"
             )
 
-    async def _apply(self, place: TopicPartition, records: list[Any]) -> None:
+    async def _apply(self, place: TopicPartition, records: Fetched) -> None:
         number = self._places[place]
-        if Undecodable in set(map(type, records)):
+        if records.unreadable:
             raise RecoveryError(f"{place.topic}[{place.partition}] holds a batch that cannot be read, so state is missing in it")
         if place not in self._checked:
             self._checked.add(place)

@@ -19,18 +19,18 @@ import logging
 import weakref
 from collections.abc import AsyncIterator, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
-from aiokafka.errors import CorruptRecordException
 from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 
-from streams.records import Incoming
-from streams.runtime import codecs
+from streams.fetched import Fetched
+from streams.runtime import batches
+from streams.runtime.batches import read_batches
 from streams.topics import MIB
 
 if TYPE_CHECKING:
@@ -52,38 +52,18 @@ FEW: Final = 500
 LINGER: Final = 0.005
 _IDLE: Final = 0.02
 
-Fetched = Mapping[Any, list[Any]]
+Chunks = Mapping[Any, Any]
+"""By partition what was fetched of it, a Fetched; the classes that are overridden say lists."""
 
 
-class Undecodable(NamedTuple):
-    """Stands for a batch that could not be decompressed: an empty record, which becomes a dead letter."""
-
-    offset: int
-    timestamp: int
-    key: bytes | None = None
-    value: bytes | None = None
-    headers: tuple[tuple[str, bytes], ...] = ()
-    timestamp_type: int = 0
-
-
-def raw_records(source: PartitionRecords) -> list[Incoming]:
-    """All records of a fetched partition as the decoder made them: ConsumerRecord, left out here, is dearest in reading."""
-    batches, found = source._records, list[Incoming]()
-    while batches.has_next():
-        batch = batches.next_batch()
-        if source._check_crcs and not batch.validate_crc():
-            raise CorruptRecordException(f"Invalid CRC - {source._tp}")
-        if not batch.is_control_batch:
-            records = _records_of(batch, source._tp)
-            if records and records[0].offset < source.next_fetch_offset:
-                records = [record for record in records if record.offset >= source.next_fetch_offset]
-            found += records
-        # Compaction may have removed the last records of a batch.
-        source.next_fetch_offset = batch.next_offset
+def raw_records(source: PartitionRecords) -> Fetched:
+    """All records of a fetched partition as columns: making a ConsumerRecord of each is dearest in reading."""
+    place, first = source._tp, source.next_fetch_offset
+    found, source.next_fetch_offset = read_batches(source._records.data, place, first, check=source._check_crcs)
     return found
 
 
-def take_raw(result: FetchResult, _max_records: int | None = None) -> list[Incoming]:
+def take_raw(result: FetchResult, _max_records: int | None = None) -> Fetched | list[Any]:
     """What FetchResult.getall does, with raw records: those of a partition that is still assigned and at this position."""
     if not result.check_assignment(result._topic_partition) or not result.has_more():
         return []
@@ -96,7 +76,7 @@ def take_raw(result: FetchResult, _max_records: int | None = None) -> list[Incom
 class RawConsumer(AIOKafkaConsumer):  # type: ignore[misc]
     """A consumer whose `getmany` returns all that was fetched, as raw records."""
 
-    async def getmany(self, *partitions: Any, timeout_ms: int = 0, max_records: int | None = None) -> Fetched:
+    async def getmany(self, *partitions: Any, timeout_ms: int = 0, max_records: int | None = None) -> Chunks:
         """The records of `partitions` that are here, or that come within `timeout_ms`."""
         fetched = await self._take(partitions, max_records)
         if fetched or not timeout_ms:
@@ -109,9 +89,9 @@ class RawConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         waiter.result()  # raises what the broker refuses
         return await self._take(partitions, max_records)
 
-    async def _take(self, partitions: Any, max_records: int | None) -> Fetched:
+    async def _take(self, partitions: Any, max_records: int | None) -> Chunks:
         make_raw(self._fetcher)
-        fetched: Fetched = await super().getmany(*partitions, max_records=max_records)
+        fetched: Chunks = await super().getmany(*partitions, max_records=max_records)
         return fetched
 
 
@@ -125,18 +105,6 @@ def make_raw(fetcher: Any) -> None:
         if type(result) is FetchResult and result._partition_records is not None:
             result.getall = partial(take_raw, weakref.proxy(result))
             result._partition_records._records_iterator = None
-
-
-def _records_of(batch: Any, place: Any) -> list[Incoming]:
-    try:
-        return list(batch)
-    except Exception as error:  # noqa: BLE001 - each codec raises what it likes, and no batch may stop the partition
-        last = batch.next_offset - 1
-        log.error(
-            "%s[%d]: the batch at offsets %d to %d cannot be decompressed and is left out: %s",
-            place.topic, place.partition, batch.base_offset, last, error,
-        )  # fmt: skip
-        return [Undecodable(last, batch.max_timestamp)]
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
@@ -171,12 +139,12 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     async def _fetch_records(
         self, consumer: AIOKafkaConsumer, active_partitions: set[TP], timeout: float | None = None, max_records: int | None = None
-    ) -> Fetched:
+    ) -> Chunks:
         fetcher, loop = consumer._fetcher, asyncio.get_running_loop()
         until = loop.time() + (timeout or 0)
         while True:
             make_raw(fetcher)
-            fetched: Fetched = await super()._fetch_records(consumer, active_partitions, timeout=0, max_records=max_records)
+            fetched: Chunks = await super()._fetch_records(consumer, active_partitions, timeout=0, max_records=max_records)
             left = until - loop.time()
             if fetched or left <= 0 or not self.consumer.flow_active:
                 return fetched
@@ -249,7 +217,7 @@ class Consumer(driver.Consumer):
         """Whether what was fetched under `generation` may still be folded."""
         return self.flow_active and self.app.consumer_generation_id == generation
 
-    async def _wait_next_records(self, timeout: float) -> tuple[Fetched, set[TP]]:
+    async def _wait_next_records(self, timeout: float) -> tuple[Chunks, set[TP]]:
         """Fetch when the folds are nearly idle, and nothing of a partition whose fold waits: what it has not taken stays here."""
         while len(self._outstanding - self._slow) > MAX_OUTSTANDING and self.flow_active and not self.should_stop:
             self._progress.clear()
@@ -265,7 +233,7 @@ class Consumer(driver.Consumer):
         if not active:
             await asyncio.sleep(_IDLE)
             return {}, active
-        fetched: Fetched = await self._getmany(active_partitions=active, timeout=timeout)
+        fetched: Chunks = await self._getmany(active_partitions=active, timeout=timeout)
         self._linger = LINGER if sum(map(len, fetched.values())) < FEW else 0.0
         return fetched, active
 
@@ -353,5 +321,5 @@ class Transport(driver.Transport):
     Producer = Producer
 
 
-codecs.install()
+batches.install()
 TRANSPORTS.aliases[SCHEME] = f"{Transport.__module__}:{Transport.__name__}"

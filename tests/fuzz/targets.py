@@ -9,14 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from msgspec import UNSET
 from pydantic import TypeAdapter, ValidationError
 
 from schemas.control import HEADER
-from schemas.event import Event, parse_events
+from schemas.event import parse_events
 from schemas.expression import Predicate
 from schemas.rule import Rule
-from schemas.time import to_event_time
 from streams.decode import MAX_FUTURE, Decoded, Source, decode
 from streams.kernel.columns import Columns
 from streams.kernel.expression import mask
@@ -25,6 +23,7 @@ from streams.ruleset_log import RulesetLog
 from streams.runtime.rulesets import Rulesets
 from streams.settings import Settings, SettingsError, variable
 from streams.testing import START
+from tests.columns import events_of
 from tests.kernel.log import EventsRecord, Row, columns_of
 from tests.kernel.measuring import matches
 
@@ -79,16 +78,16 @@ def decoder(data: bytes) -> None:
         forward.outgoing(source)
 
 
-def _events(decoded: Decoded) -> dict[int, list[Any]]:
-    found: dict[int, list[Any]] = {}
+def _events(decoded: Decoded) -> dict[int, list[dict[str, Any]]]:
+    found: dict[int, list[dict[str, Any]]] = {}
     for step in decoded.chunk.steps:
         if isinstance(step, Columns):
-            for offset, event in zip(step.offset.tolist(), step.events, strict=True):
+            for offset, event in zip(step.offset.tolist(), events_of(step), strict=True):
                 found.setdefault(offset, []).append(event)
     return found
 
 
-def _compare(record: Record, found: list[Any], *, is_dead: bool) -> None:
+def _compare(record: Record, found: list[dict[str, Any]], *, is_dead: bool) -> None:
     try:
         expected = parse_events(record.value or b"")
     except (ValueError, RecursionError):
@@ -97,20 +96,12 @@ def _compare(record: Record, found: list[Any], *, is_dead: bool) -> None:
         expected = None
     if (expected is None) != is_dead:
         raise WrongError(f"{record.value!r} is strictly {expected}, and was {'refused' if is_dead else 'taken'}")
-    if expected is not None and [_fields(event) for event in expected] != [_fields(event) for event in found]:
+    if expected is not None and [_fields(dict(event)) for event in expected] != [_fields(event) for event in found]:
         raise WrongError(f"{record.value!r} is strictly {expected}, and was taken for {found}")
 
 
-def _fields(event: Any) -> dict[str, Any]:
-    fields: dict[str, Any] = {}
-    for name, info in Event.model_fields.items():
-        value = getattr(event, name)
-        if value is UNSET:
-            value = info.get_default(call_default_factory=True)
-        if name == "ts" and isinstance(value, str):
-            value = to_event_time(value)
-        fields[name] = dict(value) if isinstance(value, Mapping) else value
-    return {name: value for name, value in fields.items() if value not in (None, {})}
+def _fields(event: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in event.items() if value not in (None, {})}
 
 
 # --- dead letters --------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import struct
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -191,7 +191,7 @@ class Tables:
     def changelog_offset(self, partition: int) -> int | None:
         return self.offsets.get(partition)
 
-    def apply_records(self, partition: int, records: list[Incoming], upto: int) -> None:
+    def apply_records(self, partition: int, records: Sequence[Incoming], upto: int) -> None:
         held = self.held.setdefault(partition, {})
         for record in records:
             if record.value is None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from schemas.event import Event
 from schemas.rule import Ruleset
-from streams.kernel.columns import Chunk, Columns, Origin, Redriven, Step, SwitchStep, TickStep
+from streams.kernel.columns import Chunk, Columns, Origin, Redriven, Step, Structs, SwitchStep, TickStep
 
 SECOND: Final = 1_000_000
 T0: Final = 1_700_000_000 * SECOND
@@ -114,7 +114,9 @@ def columns_of(records: Sequence[EventsRecord]) -> Columns:
         return np.array(list(values), dtype=np.int64)
 
     return Columns(
-        events=[SimpleNamespace(**(_BLANK | {"ts": row.ts, "weight": row.weight} | dict(row.fields))) for _, _, row in placed],
+        fields=Structs(
+            [SimpleNamespace(**(_BLANK | {"ts": row.ts, "weight": row.weight} | dict(row.fields))) for _, _, row in placed]
+        ),
         offset=column(record.offset for record, _, _ in placed),
         index=column(index for _, index, _ in placed),
         append_time=column(record.append_time for record, _, _ in placed),

@@ -12,7 +12,7 @@ from schemas.dead_letter import DeadReason
 from schemas.event import Event
 from schemas.rule import Rule, Ruleset, above, absence, below, count, error_rate, ratio
 from schemas.rule import event as field
-from streams.kernel.columns import Chunk, Columns, Origin, Redriven, Step, SwitchStep, TickStep
+from streams.kernel.columns import Chunk, Columns, Origin, Redriven, Step, Structs, SwitchStep, TickStep
 from streams.kernel.partition import MissingRulesetError, PartitionState
 from streams.kernel.redriven import KEEP
 from streams.kernel.state_version import StateVersionError
@@ -40,7 +40,7 @@ def columns(*rows: Any, origins: dict[int, Origin] | None = None, redriven: dict
     times = of([row.ts for row in rows])
     local = np.ones(len(rows), dtype=np.bool_)
     return Columns(
-        rows, offsets, offsets * 0, times, times, of([row.weight for row in rows]), local, origins or {}, redriven or {}
+        Structs(rows), offsets, offsets * 0, times, times, of([row.weight for row in rows]), local, origins or {}, redriven or {}
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -13,9 +13,9 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaConnectionError
 from faust.types import TP
 
+from streams.fetched import Fetched
 from streams.runtime.app import LostStateError, ReplacedLogError, check_end, check_lost
 from streams.runtime.recovery import RecoveryError, _Reading
-from streams.runtime.transport import Undecodable
 from tests.runtime.fakes import Record
 
 PLACE = TopicPartition("changelog", 0)
@@ -29,6 +29,7 @@ class Consumer:
     begin: int
     end: int
     at: int = 0
+    unreadable: tuple[int, ...] = ()
 
     def seek(self, place: TopicPartition, offset: int) -> None:
         self.at = offset
@@ -39,10 +40,10 @@ class Consumer:
     async def position(self, place: TopicPartition) -> int:
         return self.at
 
-    async def getmany(self, *places: TopicPartition, timeout_ms: int) -> dict[TopicPartition, list[Record]]:
-        found = [record for record in self.records if record.offset >= self.at][:2]
+    async def getmany(self, *places: TopicPartition, timeout_ms: int) -> dict[TopicPartition, Fetched]:
+        found = Fetched.of([record for record in self.records if record.offset >= self.at][:2])
         self.at = found[-1].offset + 1 if found else self.end
-        return {PLACE: found} if found else {}
+        return {PLACE: replace(found, unreadable=self.unreadable)} if found else {}
 
 
 @dataclass
@@ -147,8 +148,9 @@ def test_a_source_that_ends_before_what_was_folded_is_another_log() -> None:
 
 async def test_a_batch_that_cannot_be_read_is_no_empty_record() -> None:
     tables = Tables()
+    consumer = Consumer([Record(0, b"a", b"1"), Record(1, None, None)], 0, 2, unreadable=(1,))
     with pytest.raises(RecoveryError, match="holds a batch that cannot be read"):
-        await recovered(tables, Record(0, b"a", b"1"), Undecodable(1, 0))  # type: ignore[arg-type]
+        await _Reading(consumer, "engine", {PLACE: 0}, {PLACE: 0}, {PLACE: 2}, tables, lambda: None).run()
     assert tables.offset is None
 
 

@@ -6,7 +6,6 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -17,6 +16,7 @@ from schemas.event import Event, parse_event, parse_events
 from schemas.strict_json import strict_loads
 from streams.decode import Source, decode
 from streams.kernel.columns import Columns
+from tests.columns import events_of
 from tests.schemas.corpus import BAD, GOOD, OPERATION, event, raw
 
 SOURCE = Source("mcp.events", 0, 1)
@@ -41,10 +41,7 @@ def decoded(value: bytes) -> list[dict[str, Any]] | DeadReason:
     found = []
     for step in result.chunk.steps:
         assert isinstance(step, Columns)
-        for row, struct in enumerate(step.events):
-            assert (struct.ts, struct.weight) == (step.ts[row], step.weight[row])
-            values = {name: getattr(struct, name) for name in Event.model_fields}
-            found.append({name: None if value is msgspec.UNSET else value for name, value in values.items()})
+        found += events_of(step)
     return found
 
 
