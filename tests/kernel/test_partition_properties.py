@@ -44,7 +44,8 @@ def dense(seed: int) -> tuple[list[Record], Plan, int]:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_dense_logs(seed: int) -> None:
+def test_dense_logs(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.kernel.groups._BLOCK", (1, 2, 5, 256)[seed % 4])
     records, plan, max_groups = dense(seed)
     expected = by_oracle(records, max_groups)
     found, table = by_kernel(records, plan, max_groups)

@@ -30,6 +30,14 @@ BUGS: Final = (
         test="tests/kernel/test_partition.py::test_judging_does_not_depend_on_chunks",
     ),
     Bug(
+        name="take a block's rows for those of another slice",
+        guarantee="a chunk of any size gives the same transitions",
+        file="streams/kernel/groups.py",
+        old="numbers=self.numbers[start : start + _BLOCK])",
+        new="numbers=self.numbers[: len(self.touched[start : start + _BLOCK])])",
+        test="tests/kernel/test_partition_properties.py::test_dense_logs",
+    ),
+    Bug(
         name="forget the marker",
         guarantee="a record that was applied is skipped when it is replayed",
         file="streams/kernel/partition.py",

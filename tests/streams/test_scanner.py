@@ -9,6 +9,7 @@ import sys
 from typing import Any, Final
 
 import numpy as np
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -17,7 +18,7 @@ from schemas.expression import FieldReference
 from streams.fetched import DamagedBatchError, split
 from streams.fields import ScannedFields
 from streams.kernel.columns import Structs
-from streams.scanner import Scanned, scan
+from streams.scanner import Scanned, prepare, scan
 from streams.wire import parse_values
 from tests.command import ROOT
 
@@ -43,6 +44,12 @@ OBJECTS = st.builds(
     st.sets(st.sampled_from(list(PLAIN))).map(lambda names: names | {"ts", "kind", "service"}),
     st.dictionaries(NAMES, VALUES, max_size=2),
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled() -> None:
+    """Compiling takes seconds, which are not those of an example."""
+    prepare()
 
 
 def written(item: Any, separators: tuple[str, str], ascii_only: bool, cut: int, put: tuple[int, int] | None) -> bytes:
