@@ -1,6 +1,6 @@
 """Catch-up throughput of the engine beside stock Faust: one real broker, one topic, one run. See README.md.
 
-python bench/quick.py [--events 400000] [--stock-seconds 20] [--floor 30]
+python bench/quick.py [--events 1500000] [--stock-seconds 20] [--floor 30]
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ def measure_stock(settings: Settings, seconds: float, folder: Path) -> Result:
 def main() -> int:
     """Run both sides, print the table; 1 where the ratio is below the floor, 2 where a side could not be measured."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--events", type=int, default=400_000, help="events on the topic")
+    arguments.add_argument("--events", type=int, default=1_500_000, help="events on the topic")
     arguments.add_argument("--stock-seconds", type=float, default=20, help="how long stock Faust is measured")
     arguments.add_argument("--floor", type=float, default=30, help="smallest ratio of events per second that passes")
     given = arguments.parse_args()

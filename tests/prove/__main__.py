@@ -43,7 +43,7 @@ def main() -> int:
         for item in COPIED:
             source = ROOT / item
             if source.is_dir():
-                shutil.copytree(source, folder / item, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(source, folder / item, ignore=shutil.ignore_patterns("*.pyc"))
             else:
                 shutil.copy(source, folder / item)
         sound_tests: dict[str, bool] = {}
