@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -12,9 +12,11 @@ from schemas.alert import Reason
 from schemas.dead_letter import DeadReason, dead_letter_headers
 from schemas.time import MICROS
 from streams.notifier.cooldown import CooldownStore
+from streams.notifier.former import Former
 from streams.notifier.intents import Intent, Intents, Journal
 from streams.notifier.observer import Observer
 from streams.notifier.policy import (
+    DECISION_HEADER,
     Case,
     Claim,
     Claimed,
@@ -56,8 +58,6 @@ from streams.records import Incoming, Outgoing
 from streams.settings import Settings
 from streams.topics import ALERT_STATE, ALERTS, DEAD_LETTERS, TRANSITIONS
 
-DECISION_HEADER: Final = "tocsin.decision"
-"""Marks the records of `mcp.transitions` that the notifier wrote itself; its value is the reason."""
 MAX_CLAIMS: Final = 500
 """Claims in one round trip."""
 PAGE_MAX_AGE: Final = 300 * MICROS
@@ -79,13 +79,17 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A case at `offset`, with the claim that it needs, and the intent where it was decided before a crash."""
+    """A case at `offset`, with the claim that it needs, and the intent where it was decided before a crash.
+
+    `known`: it was decided before the state was lost, and what came of it is sent already.
+    """
 
     case: Case
     offset: int
     stale: bool
     claim: Claim | None = None
     intent: Intent | None = None
+    known: bool = False
 
 
 @dataclass(slots=True)
@@ -109,6 +113,7 @@ class _Batch:
 class NotifierPartition:
     """A Fold: `process` decides transitions, `wake` releases held firings; `take_dirty` and `restore` keep the state.
 
+    `former` is asked, before the first record, where the table holds nothing: see streams/notifier/former.py.
     What depends on Redis or the clock is appended to `journal` before it is returned to be sent, see streams/notifier/intents.py.
 
     If `process` or `wake` is cancelled or raises, the partition must be restored anew: its state may be ahead of what was sent.
@@ -125,7 +130,9 @@ class NotifierPartition:
         observer: Observer | None = None,
         limits: Limits | None = None,
         page_max_age: int = PAGE_MAX_AGE,
+        former: Callable[[], Awaitable[Former]] | None = None,
     ) -> None:
+        self._read_former, self._former = former, Former()
         self._topic, self._partition = prefix + TRANSITIONS.name, partition
         self._cooldowns, self._journal, self._clock = cooldowns, journal, clock
         self._page_max_age = page_max_age
@@ -164,6 +171,10 @@ class NotifierPartition:
     async def process(self, records: Sequence[Incoming]) -> Sequence[Outgoing]:
         """Decide the transitions among `records`; those at or below `applied` are skipped, as are the notifier's own."""
         async with self._turn:
+            if records and (read := self._read_former) is not None:
+                self._read_former = None
+                if self._applied < 0:
+                    self._former = await read()
             out: list[Outgoing] = []
             batch = _Batch()
             for record in records:
@@ -244,6 +255,10 @@ class NotifierPartition:
         if intent is not None:
             batch.add(_Asked(case, offset, intent.stale, intent=intent))
             return batch
+        former = self._former
+        if case.transition.id in former.dispatched or case.episode in former.ended:
+            batch.add(_Asked(case, offset, former.dispatched.get(case.transition.id, False), known=True))
+            return batch
         stale = is_stale(case, self._clock(), self._page_max_age)
         claim = None
         if case.transition.id not in batch.ids:
@@ -256,7 +271,9 @@ class NotifierPartition:
         now = self._clock()
         await self._store(self._intended(batch, answers, now))
         for asked, claimed in zip(batch.asked, answers, strict=True):
-            if asked.intent is None:
+            if asked.known:
+                self._adopt(asked, now, out)
+            elif asked.intent is None:
                 self._decide(asked.case, claimed, now, asked.stale, out)
             else:
                 self._decide(asked.case, asked.intent.claimed, asked.intent.now, asked.stale, out)
@@ -271,7 +288,7 @@ class NotifierPartition:
         intents: dict[str, Intent] = {}
         for asked, claimed in zip(batch.asked, answers, strict=True):
             case, episode = asked.case, self._episodes.get(asked.case.episode)
-            if asked.intent is not None or is_copy(case, self._group(case), episode):
+            if asked.intent is not None or asked.known or is_copy(case, self._group(case), episode):
                 continue
             if case.kind is not Kind.RESOLVED or isinstance(episode, Held) or case.episode in fresh:
                 id = case.transition.id
@@ -313,6 +330,14 @@ class NotifierPartition:
             self._observer.overflowed()
         self._keep(case, decision, tracked=tracked)
         self._tell(case, decision, now, out)
+
+    def _adopt(self, asked: _Asked, now: int, out: list[Outgoing]) -> None:
+        """Decide as it was decided before the state was lost. Only the view of what fires is told of it once more."""
+        was_held = asked.case.episode in self._former.ended
+        answer = Claimed(won=False, holder="", remaining=0, source="log") if was_held else None
+        told: list[Outgoing] = []
+        self._decide(asked.case, answer, now, asked.stale, told)
+        out += [record for record in told if record.topic == ALERT_STATE.name]
 
     def _group(self, case: Case) -> Group:
         return self._groups.get(case.group) or Group()
@@ -427,6 +452,7 @@ class NotifierPartition:
         observer: Observer | None = None,
         limits: Limits | None = None,
         page_max_age: int = PAGE_MAX_AGE,
+        former: Callable[[], Awaitable[Former]] | None = None,
     ) -> NotifierPartition:
         """The partition whose table holds `items`; a fresh one if they hold no marker."""
         state = cls(
@@ -438,6 +464,7 @@ class NotifierPartition:
             observer=observer,
             limits=limits,
             page_max_age=page_max_age,
+            former=former,
         )
         for key, value in items:
             if key == MARKER:
@@ -460,6 +487,7 @@ def make_fold(
     journal: Journal,
     clock: Callable[[], int],
     observer: Observer | None = None,
+    former: Callable[[], Awaitable[Former]] | None = None,
 ) -> Callable[[int, Iterable[tuple[bytes, bytes]]], NotifierPartition]:
     """A function of (partition, items of its table) that gives the restored fold."""
 
@@ -473,6 +501,7 @@ def make_fold(
             clock=clock,
             observer=observer,
             page_max_age=int(settings.page_max_age) * MICROS,
+            former=former,
         )
 
     return restore

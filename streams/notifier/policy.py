@@ -15,6 +15,8 @@ from pydantic import ValidationError
 
 from schemas.alert import DISPATCHED, VERSION, Reason, Transition, group_fingerprint
 
+DECISION_HEADER: Final = "tocsin.decision"
+"""Marks the records of `mcp.transitions` that the notifier wrote itself; its value is the reason."""
 MAX_RECENT: Final = 8
 """Dispatched ids that a group remembers: they still count as its own after a later alert took the cooldown."""
 MAX_ENDED: Final = 64

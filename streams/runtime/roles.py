@@ -16,6 +16,7 @@ from streams.notifier.channels import open_channels
 from streams.notifier.channels.channel import Channel
 from streams.notifier.channels.delivery import deliver
 from streams.notifier.cooldown import FailOpenCooldowns
+from streams.notifier.former import FormerDecisions
 from streams.notifier.partition import NotifierPartition, make_fold
 from streams.operations.health import RoleHealth
 from streams.operations.metrics import DeliveryMetrics, Metrics, NotifierMetrics
@@ -204,7 +205,8 @@ def notifier(
 
     app = build_app(settings, NOTIFIER, restore, partitions=partitions, outbox=outbox, metrics=metrics)
     unserved = UnservedChannels(log, settings.webhook_url)
-    make = make_fold(settings, cooldowns, app.journal, clock, NotifierMetrics(metrics, unserved))
+    former = FormerDecisions(settings, time.monotonic)
+    make = make_fold(settings, cooldowns, app.journal, clock, NotifierMetrics(metrics, unserved), former.read)
 
     async def show() -> None:
         while True:

@@ -12,9 +12,10 @@ from schemas.time import MICROS
 from streams.kernel.state_version import StateVersionError
 from streams.notifier import partition as module
 from streams.notifier.cooldown import LocalCooldowns
+from streams.notifier.former import Former
 from streams.notifier.observer import Observer
-from streams.notifier.partition import DECISION_HEADER, Limits, NotifierPartition, make_fold
-from streams.notifier.policy import Claim, Claimed
+from streams.notifier.partition import Limits, NotifierPartition, make_fold
+from streams.notifier.policy import DECISION_HEADER, Claim, Claimed
 from streams.records import Outgoing
 from streams.settings import Settings
 from streams.testing import FakeClock as Clock
@@ -451,3 +452,33 @@ async def test_the_observer_is_told(store: Store, clock: Clock) -> None:
     assert seen.reasons == [Reason.FIRST_NOTIFICATION, Reason.RESOLVED, Reason.IN_COOLDOWN, Reason.COOLDOWN_OVER]
     assert seen.latencies == [(Reason.FIRST_NOTIFICATION, 2 * MICROS, 2 * MICROS), (Reason.RESOLVED, 2 * MICROS, 2 * MICROS)]
     assert (seen.copies, seen.unreadables) == (1, 1)
+
+
+async def test_what_was_dispatched_before_the_state_was_lost_is_known_and_resolved(store: Store, clock: Clock) -> None:
+    lost, other, later = Episode("e1"), Episode("e2"), Episode("e3")
+    fired, resolved = lost.fire(), lost.resolve()
+    held, ended = other.fire(), other.resolve()
+
+    async def read() -> Former:
+        return Former({fired.id: False}, frozenset({held.dedup_key}))
+
+    fold = NotifierPartition("t.", 3, cooldowns=store, journal=Journal(), clock=clock, former=read)
+    out = await fold.process(log(held, fired, ended))
+    assert {item.topic for item in out} == {STATE}, "it was sent before"
+    assert store.calls == [], "and takes no cooldown once more"
+    out = await fold.process(log(resolved, later.fire(), first=3))
+    assert decisions(out)[0][:2] == (ALERTS, resolved.id)
+    assert reasons(out) == [(ALERTS, Reason.RESOLVED), (ALERTS, Reason.FIRST_NOTIFICATION)]
+
+
+async def test_a_state_that_is_there_asks_for_none_before_it(store: Store, clock: Clock) -> None:
+    async def read() -> Former:
+        raise AssertionError("there is a state")
+
+    episode = Episode()
+    before = fresh(store, clock)
+    await before.process(log(episode.fire()))
+    table = saved(before)
+    journal = Journal(table)
+    fold = NotifierPartition.restore("t.", 3, table.items(), cooldowns=store, journal=journal, clock=clock, former=read)
+    assert reasons(await fold.process(log(episode.resolve(), first=1))) == [(ALERTS, Reason.RESOLVED)]

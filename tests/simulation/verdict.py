@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from schemas.alert import DISPATCHED
-from streams.notifier.partition import DECISION_HEADER
+from streams.notifier.policy import DECISION_HEADER
 from streams.topics import ALERT_STATE, ALERTS, DEAD_LETTERS, ENGINE, EVENTS, TRANSITIONS, changelog_name
 from tests.faults.log import Logged, as_log
 from tests.faults.state import PrunedOracle, cells_of_oracle, cells_of_table, fold_changelog, marker_of
