@@ -334,7 +334,8 @@ class NotifierPartition:
     def _adopt(self, asked: _Asked, now: int, out: list[Outgoing]) -> None:
         """Decide as it was decided before the state was lost. Only the view of what fires is told of it once more."""
         was_held = asked.case.episode in self._former.ended
-        answer = Claimed(won=False, holder="", remaining=0, source="log") if was_held else None
+        # Its end stands in the log, so nothing may release it before.
+        answer = Claimed(won=False, holder="", remaining=REMEMBER, source="log") if was_held else None
         told: list[Outgoing] = []
         self._decide(asked.case, answer, now, asked.stale, told)
         out += [record for record in told if record.topic == ALERT_STATE.name]

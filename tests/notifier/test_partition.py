@@ -463,10 +463,10 @@ async def test_what_was_dispatched_before_the_state_was_lost_is_known_and_resolv
         return Former({fired.id: False}, frozenset({held.dedup_key}))
 
     fold = NotifierPartition("t.", 3, cooldowns=store, journal=Journal(), clock=clock, former=read)
-    out = await fold.process(log(held, fired, ended))
+    out = [*await fold.process(log(held, fired)), *await fold.process(log(ended, first=2))]
     assert {item.topic for item in out} == {STATE}, "it was sent before"
     assert store.calls == [], "and takes no cooldown once more"
-    out = await fold.process(log(resolved, later.fire(), first=3))
+    out = [*await fold.process(log(resolved, later.fire(), first=3))]
     assert decisions(out)[0][:2] == (ALERTS, resolved.id)
     assert reasons(out) == [(ALERTS, Reason.RESOLVED), (ALERTS, Reason.FIRST_NOTIFICATION)]
 
