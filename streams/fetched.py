@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from schemas.dead_letter import Headers
 from streams.compiled import compiled
+from streams.kernel.columns import Int
 from streams.records import Incoming
 
-Int = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
 
 ABSENT: Final = -1
@@ -73,10 +73,7 @@ class Fetched(Sequence[FetchedRecord]):
         if isinstance(at, slice):
             return self._part(at)
         at = range(len(self))[at]
-        return FetchedRecord(
-            int(self.offsets[at]), int(self.timestamps[at]), self._bytes(self.key_at[at], self.key_size[at]), self.value(at),
-            self.headers(at), self.timestamp_type,
-        )  # fmt: skip
+        return next(iter(self._part(slice(at, at + 1))))
 
     def __iter__(self) -> Iterator[FetchedRecord]:
         columns = (self.offsets, self.timestamps, self.key_at, self.key_size, self.value_at, self.value_size, self.headers_at)
@@ -199,9 +196,9 @@ def _split(data: Bytes, table: Int, base_offset: int, time: int, fixed: bool, sh
     at, end = 0, len(data)
     for row in range(len(table)):
         length, at = _varint(data, at, end)
-        stop = at + length
-        if at < 0 or length < 1 or stop > end:
+        if at < 0 or length < 1 or length > end - at:  # never a sum of what may be any number
             return False
+        stop = at + length
         delta, place = _varint(data, at + 1, stop)
         if place < 0:
             return False
@@ -212,7 +209,7 @@ def _split(data: Bytes, table: Int, base_offset: int, time: int, fixed: bool, sh
         table[row, _OFFSET] = base_offset + delta
         for column in (_KEY, _VALUE):
             size, place = _varint(data, place, stop)
-            if place < 0 or place + size > stop:
+            if place < 0 or size > stop - place:
                 return False
             table[row, column] = place + shift
             table[row, column + 1] = max(size, ABSENT)
@@ -221,6 +218,14 @@ def _split(data: Bytes, table: Int, base_offset: int, time: int, fixed: bool, sh
         if after < 0 or count < 0:
             return False
         table[row, _HEADERS] = place + shift if count else ABSENT
+        for _ in range(min(count, stop - after)):
+            for is_value in range(2):
+                size, after = _varint(data, after, stop)
+                if after < 0 or size > stop - after or (size < 0 and not is_value):
+                    return False
+                after += max(size, 0)
+        if after != stop:
+            return False
         at = stop
     return at == end
 

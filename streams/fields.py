@@ -37,13 +37,13 @@ class ScannedFields(NamedTuple):
 
     def text(self, reference: FieldReference) -> Text:
         """See Fields."""
-        strings = self.scanned.strings(reference.field, attribute=reference.attribute)
-        if strings is None:
+        found = self.scanned.strings(reference.field, attribute=reference.attribute)
+        if found is None:
             return text_of([as_text(value) for value in self.values(reference)])
-        codes, words = strings
+        codes, words = found
         default = as_text(_default(reference))
         if default is None or not (codes == MISSING).any():
-            return Text(codes, words)
+            return found
         if default not in words:
             words = [*words, default]
         return Text(np.where(codes == MISSING, words.index(default), codes), words)

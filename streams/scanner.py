@@ -20,11 +20,10 @@ from schemas import event as contract
 from schemas.event import MAX_ATTRIBUTES, MAX_NUMBER, MAX_TEXT, MAX_WEIGHT, Event
 from schemas.time import MIN_EVENT_TIME
 from streams.compiled import compiled, inlined
-from streams.fetched import Bytes, Int, split
+from streams.fetched import Bytes, split
+from streams.kernel.columns import Bool, Float, Int, Text
 
 Place = NDArray[np.int32]
-Bool = NDArray[np.bool_]
-Float = NDArray[np.float64]
 
 # --- the fields of Event -------------------------------------------------------------------------------------------
 
@@ -68,8 +67,8 @@ def _kind_of(name: str, annotation: Any) -> tuple[int, tuple[str, ...], int, int
         contract.Name: _NAME,
         contract.Number: _NUMBER,
         contract.Attributes: _ATTRIBUTES,
+        StrictBool: _BOOL,
     }
-    kinds[StrictBool] = _BOOL
     for known, kind in kinds.items():
         if bare == known:
             return kind, (), 0, 0, nullable
@@ -580,13 +579,6 @@ class _Layout:
 _LAYOUT: Final = _Layout()
 
 
-class Strings(NamedTuple):
-    """A column of texts: `codes` int64[n] into `words`, -1 where there is none."""
-
-    codes: Int
-    words: list[str]
-
-
 @dataclass(frozen=True, slots=True)
 class Scanned:
     """The events of the values that could be vouched for, n of them in order.
@@ -633,18 +625,18 @@ class Scanned:
             _numbers(self.data, placed.starts, sizes, placed.slot, found)
         return found
 
-    def strings(self, name: str, *, attribute: bool) -> Strings | None:
+    def strings(self, name: str, *, attribute: bool) -> Text | None:
         """A field as text; None for numbers that may be written in several ways."""
         placed = self._placed(name, attribute)
         codes = np.full(len(self), -1, dtype=np.int64)
         if placed is None or not len(self):
-            return Strings(codes, [])
+            return Text(codes, [])
         if _kind(name) == _NUMBER if placed.quoted is None else (~placed.quoted & (placed.sizes[:, 0] >= 0)).any():
             return None
         table = np.full(1 << (2 * len(self) - 1).bit_length(), -1, dtype=np.int32)
         firsts = np.empty(len(self), dtype=np.int64)
         count = _intern(self.data, placed.starts, placed.sizes, placed.slot, _SEED, table, codes, firsts)
-        return Strings(codes, self._texts(placed, firsts[:count]))
+        return Text(codes, self._texts(placed, firsts[:count]))
 
     def values(self, name: str, *, attribute: bool) -> list[Any]:
         """A field as str, bool, int or float, None where it is absent."""

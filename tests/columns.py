@@ -17,7 +17,7 @@ def events_of(columns: Columns) -> list[dict[str, Any]]:
     """The fields of each event, None where one is absent; `ts`, `weight` and `tenant` always stand there."""
     names = [name for name in Event.model_fields if name != "attributes"]
     values = {name: columns.values(FieldReference(field=name)) for name in names}
-    values["ts"], values["weight"] = columns.ts.tolist(), columns.weight.tolist()
+    assert (values["ts"], values["weight"]) == (columns.ts.tolist(), columns.weight.tolist())
     values["attributes"] = _attributes(columns.fields)
     return [{name: values[name][row] for name in Event.model_fields} for row in range(len(columns))]
 

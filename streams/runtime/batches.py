@@ -14,7 +14,8 @@ from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import TopicPartition
 
-from streams.fetched import DamagedBatchError, Fetched, Int, joined, split, undecodable
+from streams.fetched import DamagedBatchError, Fetched, joined, split, undecodable
+from streams.kernel.columns import Int
 from streams.runtime import codecs
 
 log = logging.getLogger("tocsin.runtime")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from schemas.event import Event
 from schemas.expression import FieldReference
-from streams.fetched import DamagedBatchError, split
+from streams.fetched import DamagedBatchError, joined, split
 from streams.fields import ScannedFields
 from streams.kernel.columns import Structs
 from streams.scanner import Scanned, prepare, scan
@@ -147,15 +147,18 @@ def read_within_bounds() -> None:
     assert not taken.doubtful.any()
     for name in ("a", "d", "none"):
         taken.values(name, attribute=True)
-    batch = bytes([22, 0, 0, 0, 2, 107, 4, 118, 118, 2, 2, 104])
-    for end in range(len(batch)):
+    batch = bytes([26, 0, 0, 0, 2, 107, 4, 118, 118, 2, 2, 104, 2, 120])
+    (record,) = joined([batch], [split(batch, 1, 0, 0, 0, fixed=False)], 1)
+    assert (record.key, record.value, record.headers) == (b"k", b"vv", (("h", b"x"),))
+    for end in range(len(batch) + 1):
         for at in range(end):
             for byte in (0, 1, 127, 128, 255):
                 damaged = batch[:at] + bytes([byte]) + batch[at + 1 : end]
                 try:
-                    split(damaged, 1, 0, 0, 0, fixed=False)
+                    table = split(damaged, 1, 0, 0, 0, fixed=False)
                 except DamagedBatchError:
                     continue
+                assert len(list(joined([damaged], [table], 1))) == 1
 
 
 def test_nothing_is_read_beyond_its_array() -> None:
