@@ -2,6 +2,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 BIN := .venv/bin
+LIBRARY := streams/native/libtocsin.so
 ARGS ?=
 SEEDS ?= 1000
 SECONDS ?= 60
@@ -12,10 +13,13 @@ export PYTHON
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
-setup: .venv/ready ## make .venv with the locked dependencies (PYTHON=... names the interpreter)
+setup: .venv/ready $(LIBRARY) ## make .venv with the locked dependencies (PYTHON=... names the interpreter)
 
 .venv/ready: requirements.lock pyproject.toml tools/setup.sh
 	@tools/setup.sh
+
+$(LIBRARY): hatch_build.py $(wildcard streams/native/*.zig) | .venv/ready
+	@$(BIN)/python hatch_build.py
 
 demo: setup ## real MCP servers, injected faults, live alerts; needs no Java, Docker or root (ARGS=--stay keeps it running)
 	@$(BIN)/tocsin demo $(ARGS)
@@ -78,4 +82,5 @@ lock: setup ## resolve the dependencies anew (all; the worker's; those that buil
 
 clean: ## remove everything that make made here (the Kafka jars stay in ~/.cache/tocsin)
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis tocsin-data build dist
+	rm -f $(LIBRARY)
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.dead_letter import Headers
-from streams.compiled import compiled
+from streams import native
 from streams.kernel.columns import Int
 from streams.records import Incoming
 
@@ -19,7 +19,7 @@ Bytes = NDArray[np.uint8]
 ABSENT: Final = -1
 """The size of a key or value that is null."""
 _COLUMNS: Final = 7
-_OFFSET, _TIME, _KEY, _KEY_SIZE, _VALUE, _VALUE_SIZE, _HEADERS = range(_COLUMNS)
+"""Offset, time, key, its size, value, its size, headers: in the order of native/batch.zig."""
 _SMALLEST: Final = 7
 """Bytes that the smallest record takes in a batch."""
 
@@ -148,96 +148,53 @@ class Fetched(Sequence[FetchedRecord]):
 
 
 def split(payload: bytes, count: int, base_offset: int, time: int, at: int, *, fixed: bool) -> Int:
-    """Where the `count` records of a decompressed batch stand, a row each, in a buffer that holds `payload` from `at` on.
+    """Where the `count` records of a decompressed batch stand, int64[7, count], in a buffer that holds `payload` from `at` on.
 
     `time` (ms) is that of all of them where it is `fixed`, else they count from it. Raises DamagedBatchError.
     """
     if count < 0 or count * _SMALLEST > len(payload):
         raise DamagedBatchError(f"it has {len(payload)} bytes, and its header says {count} records")
-    table = np.empty((count, _COLUMNS), dtype=np.int64)
-    if not _split(np.frombuffer(payload, dtype=np.uint8), table, base_offset, time, fixed, at):
+    table = np.empty((_COLUMNS, count), dtype=np.int64)
+    place = native.at(table, np.int64)
+    if not native.library.tocsin_split(payload, len(payload), place, count, base_offset, time, fixed, at):
         raise DamagedBatchError(f"it does not hold the {count} records of its header")
     return table
 
 
 def undecodable(offset: int, timestamp: int) -> Int:
-    """A row that stands for a batch of which nothing can be read: an empty record, which becomes a dead letter."""
-    return np.array([[offset, timestamp, 0, ABSENT, 0, ABSENT, ABSENT]], dtype=np.int64)
+    """A column that stands for a batch of which nothing can be read: an empty record, which becomes a dead letter."""
+    return np.array([[offset], [timestamp], [0], [ABSENT], [0], [ABSENT], [ABSENT]], dtype=np.int64)
 
 
 def joined(payloads: Sequence[bytes], tables: Sequence[Int], timestamp_type: int, unreadable: Sequence[int] = ()) -> Fetched:
     """The records of several batches, whose `payloads` follow each other."""
-    table = np.concatenate(tables) if tables else np.empty((0, _COLUMNS), dtype=np.int64)
-    columns = [np.ascontiguousarray(table[:, column]) for column in range(_COLUMNS)]
-    offsets, timestamps, key_at, key_size, value_at, value_size, headers_at = columns
+    table = np.concatenate(tables, axis=1) if tables else np.empty((_COLUMNS, 0), dtype=np.int64)
+    offsets, timestamps, key_at, key_size, value_at, value_size, headers_at = table
     return Fetched(
         b"".join(payloads), offsets, timestamps, key_at, key_size, value_at, value_size, headers_at, timestamp_type,
         unreadable=tuple(unreadable),
     )  # fmt: skip
 
 
-@compiled
-def _varint(data: Bytes, at: int, end: int) -> tuple[int, int]:
-    """A zigzag varint at `at`, and where it ends: -1 if that is not before `end`."""
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """The zigzag varint at `at`, which was found whole before, and where it ends."""
     shift = value = 0
-    while at < end and shift < 64:
-        byte = int(data[at])
+    while True:
+        byte = data[at]
         at += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return (value >> 1) ^ -(value & 1), at
         shift += 7
-    return 0, -1
-
-
-@compiled
-def _split(data: Bytes, table: Int, base_offset: int, time: int, fixed: bool, shift: int) -> bool:
-    """Fill `table`, a row for each record in `data`; False where they are not there."""
-    at, end = 0, len(data)
-    for row in range(len(table)):
-        length, at = _varint(data, at, end)
-        if at < 0 or length < 1 or length > end - at:  # never a sum of what may be any number
-            return False
-        stop = at + length
-        delta, place = _varint(data, at + 1, stop)
-        if place < 0:
-            return False
-        table[row, _TIME] = time if fixed else time + delta
-        delta, place = _varint(data, place, stop)
-        if place < 0:
-            return False
-        table[row, _OFFSET] = base_offset + delta
-        for column in (_KEY, _VALUE):
-            size, place = _varint(data, place, stop)
-            if place < 0 or size > stop - place:
-                return False
-            table[row, column] = place + shift
-            table[row, column + 1] = max(size, ABSENT)
-            place += max(size, 0)
-        count, after = _varint(data, place, stop)
-        if after < 0 or count < 0:
-            return False
-        table[row, _HEADERS] = place + shift if count else ABSENT
-        for _ in range(min(count, stop - after)):
-            for is_value in range(2):
-                size, after = _varint(data, after, stop)
-                if after < 0 or size > stop - after or (size < 0 and not is_value):
-                    return False
-                after += max(size, 0)
-        if after != stop:
-            return False
-        at = stop
-    return at == end
 
 
 def _read_headers(data: bytes, at: int) -> Headers:
-    buffer = np.frombuffer(data, dtype=np.uint8)
-    count, at = _varint(buffer, at, len(data))
+    count, at = _varint(data, at)
     found: list[tuple[str, bytes]] = []
     for _ in range(count):
-        size, at = _varint(buffer, at, len(data))
+        size, at = _varint(data, at)
         name, at = data[at : at + size].decode("utf-8", "replace"), at + size
-        size, at = _varint(buffer, at, len(data))
+        size, at = _varint(data, at)
         value, at = data[at : at + max(size, 0)], at + max(size, 0)
         found.append((name, value))
     return tuple(found)

@@ -37,6 +37,4 @@ else
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r .venv/rest.lock
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 fi
-echo "setup: compiling what reads events"
-.venv/bin/python -m streams.scanner
 touch .venv/ready

@@ -100,7 +100,7 @@ def read_batches(data: bytes, place: TopicPartition, first: int, *, check: bool)
             unreadable.append(last)
         payload, table = found or (b"", undecodable(last, header.max_timestamp))
         if header.base_offset < first:
-            table = table[table[:, 0].searchsorted(first) :]
+            table = table[:, table[0].searchsorted(first) :]
         payloads.append(payload)
         tables.append(table)
         size += len(payload)

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import Final
 
-from streams import scanner
 from streams.kernel.state_version import StateVersionError
 from streams.notifier.cooldown import CooldownError, FailOpenCooldowns, open_cooldowns
 from streams.operations.health import HealthServer, why_not_ready
@@ -77,7 +76,6 @@ def run(settings: Settings, *, only: str | None, log_format: str) -> int:
             "TOCSIN_FENCING=off: a worker that was suspended and replaced may overwrite the state of its successor, and without "
             "LogAppendTime the clocks of producers decide what is late; for trials only"
         )
-    scanner.prepare()
     status = asyncio.run(_to_the_end(Worker(settings, (only,) if only else (ENGINE, NOTIFIER))))
     _leave_threads_behind(status)
     return status

@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.prove.bugs import BUGS, Bug
 
 ROOT = Path(__file__).resolve().parents[2]
-COPIED = ("schemas", "streams", "rules", "tests", "pyproject.toml")
+COPIED = ("schemas", "streams", "rules", "tests", "hatch_build.py", "pyproject.toml")
 
 
 def passes(folder: Path, test: str) -> bool:
@@ -31,8 +31,15 @@ def plant(folder: Path, bug: Bug) -> str:
         raise RuntimeError(
             f"{bug.name}: {bug.file} holds {bug.old!r} {before.count(bug.old)} times, so the bug cannot be planted"
         )
-    file.write_text(before.replace(bug.old, bug.new), encoding="utf-8")
+    write(folder, bug, before.replace(bug.old, bug.new))
     return before
+
+
+def write(folder: Path, bug: Bug, text: str) -> None:
+    """Make `text` what the file of `bug` holds, also as machine code."""
+    (folder / bug.file).write_text(text, encoding="utf-8")
+    if bug.file.endswith(".zig"):
+        subprocess.run([sys.executable, "hatch_build.py"], cwd=folder, check=True)
 
 
 def main() -> int:
@@ -43,7 +50,7 @@ def main() -> int:
         for item in COPIED:
             source = ROOT / item
             if source.is_dir():
-                shutil.copytree(source, folder / item, ignore=shutil.ignore_patterns("*.pyc"))
+                shutil.copytree(source, folder / item, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(source, folder / item)
         sound_tests: dict[str, bool] = {}
@@ -53,7 +60,7 @@ def main() -> int:
             sound = sound_tests[bug.test]
             before = plant(folder, bug)
             caught = not passes(folder, bug.test)
-            (folder / bug.file).write_text(before, encoding="utf-8")
+            write(folder, bug, before)
             verdict = "caught" if sound and caught else "NOT CAUGHT" if sound else "FAILS WITHOUT THE BUG"
             unproven += verdict != "caught"
             print(f"{verdict:<22} {bug.name:<34} {bug.test}", flush=True)

@@ -39,7 +39,7 @@ def release(stage: Stage, name: str, edits: Mapping[str, tuple[str, str]]) -> Wo
     """A worker that runs a copy of the code, in which each pattern was replaced once."""
     code = stage.folder / f"code-{name}"
     for folder in COPIED:
-        shutil.copytree(ROOT / folder, code / folder, ignore=shutil.ignore_patterns("*.pyc"))
+        shutil.copytree(ROOT / folder, code / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for file, (pattern, new) in edits.items():
         text, number = re.subn(pattern, new, (code / file).read_text(encoding="utf-8"), flags=re.MULTILINE)
         if number != 1:
