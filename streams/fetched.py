@@ -147,16 +147,17 @@ class Fetched(Sequence[FetchedRecord]):
         )
 
 
-def split(payload: bytes, count: int, base_offset: int, time: int, at: int, *, fixed: bool) -> Int:
-    """Where the `count` records of a decompressed batch stand, int64[7, count], in a buffer that holds `payload` from `at` on.
+def split(data: bytes | memoryview, count: int, base_offset: int, time: int, at: int, *, fixed: bool) -> Int:
+    """Where the `count` records of a decompressed batch stand, which is what `data` holds from `at` on: int64[7, count].
 
     `time` (ms) is that of all of them where it is `fixed`, else they count from it. Raises DamagedBatchError.
     """
-    if count < 0 or count * _SMALLEST > len(payload):
-        raise DamagedBatchError(f"it has {len(payload)} bytes, and its header says {count} records")
+    size = len(data) - at
+    if count < 0 or count * _SMALLEST > size:
+        raise DamagedBatchError(f"it has {size} bytes, and its header says {count} records")
     table = np.empty((_COLUMNS, count), dtype=np.int64)
-    place = native.at(table, np.int64)
-    if not native.library.tocsin_split(payload, len(payload), place, count, base_offset, time, fixed, at):
+    place = native.at(np.frombuffer(data, dtype=np.uint8), np.uint8)
+    if not native.library.tocsin_split(place, len(data), at, native.at(table, np.int64), count, base_offset, time, fixed):
         raise DamagedBatchError(f"it does not hold the {count} records of its header")
     return table
 
@@ -166,12 +167,12 @@ def undecodable(offset: int, timestamp: int) -> Int:
     return np.array([[offset], [timestamp], [0], [ABSENT], [0], [ABSENT], [ABSENT]], dtype=np.int64)
 
 
-def joined(payloads: Sequence[bytes], tables: Sequence[Int], timestamp_type: int, unreadable: Sequence[int] = ()) -> Fetched:
-    """The records of several batches, whose `payloads` follow each other."""
+def joined(data: bytes, tables: Sequence[Int], timestamp_type: int, unreadable: Sequence[int] = ()) -> Fetched:
+    """The records of the batches in `data`."""
     table = np.concatenate(tables, axis=1) if tables else np.empty((_COLUMNS, 0), dtype=np.int64)
     offsets, timestamps, key_at, key_size, value_at, value_size, headers_at = table
     return Fetched(
-        b"".join(payloads), offsets, timestamps, key_at, key_size, value_at, value_size, headers_at, timestamp_type,
+        data, offsets, timestamps, key_at, key_size, value_at, value_size, headers_at, timestamp_type,
         unreadable=tuple(unreadable),
     )  # fmt: skip
 

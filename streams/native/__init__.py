@@ -48,7 +48,7 @@ class Column(Structure):
 
 _REFERENCE: Final = ctypes.POINTER
 _FUNCTIONS: Final[dict[str, tuple[list[Any], Any]]] = {
-    "tocsin_split": ([c_char_p, c_size_t, c_void_p, c_size_t, c_int64, c_int64, c_bool, c_size_t], c_bool),
+    "tocsin_split": ([c_void_p, c_size_t, c_size_t, c_void_p, c_size_t, c_int64, c_int64, c_bool], c_bool),
     "tocsin_contract": ([_REFERENCE(Contract)], None),
     "tocsin_scan": ([_REFERENCE(Contract), _REFERENCE(Values), _REFERENCE(Found)], c_int64),
     "tocsin_integers": ([_REFERENCE(Column), c_void_p], None),

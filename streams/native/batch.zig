@@ -22,7 +22,7 @@ const Damaged = error{Damaged};
 /// Bytes up to `data.len`, which is never passed.
 const Cursor = struct {
     data: []const u8,
-    at: usize = 0,
+    at: usize,
 
     /// A zigzag varint.
     fn varint(cursor: *Cursor) Damaged!i64 {
@@ -46,8 +46,8 @@ const Cursor = struct {
     }
 };
 
-fn split(data: []const u8, table: Table, base_offset: i64, time: i64, fixed: bool, shift: usize) Damaged!void {
-    var batch: Cursor = .{ .data = data };
+fn split(data: []const u8, at: usize, table: Table, base_offset: i64, time: i64, fixed: bool) Damaged!void {
+    var batch: Cursor = .{ .data = data, .at = at };
     for (0..table.rows) |row| {
         const length = try batch.varint();
         if (length < 1 or length > data.len - batch.at) return error.Damaged;
@@ -57,13 +57,13 @@ fn split(data: []const u8, table: Table, base_offset: i64, time: i64, fixed: boo
         table.set(.offset, row, base_offset +% try record.varint());
         inline for (.{ .{ .key, .key_size }, .{ .value, .value_size } }) |columns| {
             const size = try record.bytes();
-            table.set(columns[0], row, @intCast(record.at - @as(usize, @intCast(@max(size, 0))) + shift));
+            table.set(columns[0], row, @intCast(record.at - @as(usize, @intCast(@max(size, 0)))));
             table.set(columns[1], row, size);
         }
         const headers = record.at;
         const count = try record.varint();
         if (count < 0) return error.Damaged;
-        table.set(.headers, row, if (count == 0) absent else @intCast(headers + shift));
+        table.set(.headers, row, if (count == 0) absent else @intCast(headers));
         var left = count;
         while (left > 0) : (left -= 1) {
             if (try record.bytes() < 0) return error.Damaged; // a name
@@ -75,18 +75,18 @@ fn split(data: []const u8, table: Table, base_offset: i64, time: i64, fixed: boo
     if (batch.at != data.len) return error.Damaged;
 }
 
-/// Fill the `count` rows of `table`, column by column, with places in a buffer that holds `data` from `shift` on. `time` is that
-/// of all records where it is `fixed`, else they count from it. False where the records are not there.
+/// Fill the `count` rows of `table`, column by column, with where the records of the batch `data[at..]` stand in `data`. `time` is
+/// that of all records where it is `fixed`, else they count from it. False where they are not there.
 export fn tocsin_split(
     data: [*]const u8,
     size: usize,
+    at: usize,
     table: [*]i64,
     count: usize,
     base_offset: i64,
     time: i64,
     fixed: bool,
-    shift: usize,
 ) bool {
-    split(data[0..size], .{ .cells = table[0 .. 7 * count], .rows = count }, base_offset, time, fixed, shift) catch return false;
+    split(data[0..size], at, .{ .cells = table[0 .. 7 * count], .rows = count }, base_offset, time, fixed) catch return false;
     return true;
 }

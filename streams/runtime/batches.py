@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import struct
-from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from aiokafka.codec import snappy_decode
 from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.memory_records import MemoryRecords
@@ -27,13 +25,6 @@ _MAGIC: Final = 2
 _CODEC, _APPEND_TIME, _CONTROL = 0x07, 0x08, 0x20
 MAX_AT_ONCE: Final = codecs.MAX_BATCH
 """Bytes, decompressed, after which the batches that came as well are left for the next time."""
-_DECODERS: Final[dict[int, Callable[[bytes], bytes]]] = {
-    0: bytes,
-    1: codecs.decode_gzip,
-    2: snappy_decode,
-    3: codecs.decode_lz4,
-    4: codecs.decode_zstd,
-}
 
 
 class KeptRecords(MemoryRecords):  # type: ignore[misc]
@@ -75,9 +66,9 @@ def read_batches(data: bytes, place: TopicPartition, first: int, *, check: bool)
     A batch that cannot be decompressed, or that does not hold what its header says, stands there as one empty record.
     Raises CorruptRecordException where a checksum is wrong.
     """
-    payloads: list[bytes] = []
     unreadable: list[int] = []
     tables: list[Int] = []
+    memory, view = codecs.MEMORY, memoryview(data)
     at = size = 0
     following, kind = first, 1
     while at + _HEADER.size <= len(data):
@@ -87,7 +78,7 @@ def read_batches(data: bytes, place: TopicPartition, first: int, *, check: bool)
             break  # the rest of it comes with the next fetch
         if header.magic != _MAGIC:
             raise CorruptRecordException(f"{place} holds a batch of version {header.magic}; only {_MAGIC} is read")
-        if check and calc_crc32c(data[begin + _CHECKED_FROM : at]) != header.crc:
+        if check and calc_crc32c(view[begin + _CHECKED_FROM : at]) != header.crc:
             raise CorruptRecordException(f"Invalid CRC - {place}")
         last = header.base_offset + header.last_delta
         if size > MAX_AT_ONCE:
@@ -95,25 +86,25 @@ def read_batches(data: bytes, place: TopicPartition, first: int, *, check: bool)
         following = max(following, last + 1)  # compaction may have removed the last records of a batch
         if header.attributes & _CONTROL or last < first:
             continue
-        found = _records_of(data[begin + _HEADER.size : at], header, place, size)
+        found = _records_of(view[begin + _HEADER.size : at], header, place, size)
         if found is None:
             unreadable.append(last)
-        payload, table = found or (b"", undecodable(last, header.max_timestamp))
+        length, table = found or (0, undecodable(last, header.max_timestamp))
         if header.base_offset < first:
             table = table[:, table[0].searchsorted(first) :]
-        payloads.append(payload)
         tables.append(table)
-        size += len(payload)
+        size += length
         kind = int(header.attributes & _APPEND_TIME != 0)
-    return joined(payloads, tables, kind, unreadable), following
+    return joined(memory.take(size), tables, kind, unreadable), following
 
 
-def _records_of(payload: bytes, header: Header, place: TopicPartition, at: int) -> tuple[bytes, Int] | None:
+def _records_of(payload: memoryview, header: Header, place: TopicPartition, at: int) -> tuple[int, Int] | None:
+    """Decompress to `at` in the memory: the size, and where the records stand."""
     fixed = header.attributes & _APPEND_TIME != 0
     time = header.max_timestamp if fixed else header.base_timestamp
     try:
-        found = _DECODERS[header.attributes & _CODEC](payload)
-        return found, split(found, header.records, header.base_offset, time, at, fixed=fixed)
+        size = codecs.MEMORY.add(header.attributes & _CODEC, payload, at)
+        return size, split(codecs.MEMORY.view[: at + size], header.records, header.base_offset, time, at, fixed=fixed)
     except Exception as error:  # noqa: BLE001 - each codec raises what it likes, and no batch may stop the partition
         last = header.base_offset + header.last_delta
         what = "is damaged" if isinstance(error, DamagedBatchError) else "cannot be decompressed"

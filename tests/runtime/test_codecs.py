@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import gc
 import gzip
 import logging
@@ -10,6 +11,7 @@ from typing import Any
 
 import cramjam
 import pytest
+from aiokafka.codec import snappy_encode
 from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.structs import TopicPartition
@@ -18,26 +20,42 @@ from streams.runtime import codecs
 from streams.runtime.batches import KeptRecords
 from streams.runtime.transport import make_raw, raw_records
 
-ENCODERS: dict[str, tuple[Callable[..., bytes], Callable[[bytes], bytes]]] = {
-    "gzip": (codecs.decode_gzip, gzip.compress),
-    "lz4": (codecs.decode_lz4, lambda data: bytes(cramjam.lz4.compress(data))),
-    "zstd": (codecs.decode_zstd, lambda data: bytes(cramjam.zstd.compress(data))),
+ENCODERS: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
+    "plain": (0, bytes),
+    "gzip": (1, gzip.compress),
+    "snappy": (2, snappy_encode),
+    "lz4": (3, lambda data: bytes(cramjam.lz4.compress(data))),
+    "zstd": (4, lambda data: bytes(cramjam.zstd.compress(data))),
 }
 PLACE = TopicPartition("t", 0)
 
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_what_fits_is_decoded(name: str) -> None:
-    decode, encode = ENCODERS[name]
-    for data in (b"", b"x", b"abc" * 1000):
-        assert decode(encode(data), limit=3000) == data
+    codec, encode = ENCODERS[name]
+    memory = codecs.Memory(3_000, 10_000)
+    for data in (b"x", b"abc" * 1_000):
+        assert memory.add(codec, memoryview(encode(data)), 5_000) == len(data)
+        assert memory.take(5_000 + len(data))[5_000:] == data
 
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_a_bomb_is_refused(name: str) -> None:
-    decode, encode = ENCODERS[name]
+    codec, encode = ENCODERS[name]
+    memory = codecs.Memory(2_999, 10_000)
     with pytest.raises(codecs.BatchTooLargeError, match=f"a {name} batch of .* bytes holds more than 2999"):
-        decode(encode(b"abc" * 1000), limit=2999)
+        memory.add(codec, memoryview(encode(b"abc" * 1_000)), 0)
+
+
+@pytest.mark.parametrize("size", [2_999 << 10, 8_000 << 10])
+def test_what_a_large_batch_took_is_given_back(size: int) -> None:
+    """Whether it was read, or was too large."""
+    memory = codecs.Memory(6_000 << 10, 10_000 << 10)
+    assert memory.add(0, memoryview(b"a" * 10_000), 0) == 10_000
+    with contextlib.suppress(codecs.BatchTooLargeError):
+        memory.take(4_000_000 + memory.add(4, memoryview(bytes(cramjam.zstd.compress(b"b" * size))), 4_000_000))
+    assert memory.view[9_000] == ord("a")
+    assert memory.view[5 << 20] == 0
 
 
 def batch(first: int, values: list[bytes], codec: int = 0) -> bytes:
@@ -86,7 +104,7 @@ def test_what_was_fetched_is_freed_once_it_was_taken() -> None:
 def test_a_batch_that_cannot_be_decompressed_is_left_out_and_said(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(codecs.decode_zstd, "__defaults__", (1_000,))
+    monkeypatch.setattr(codecs.MEMORY, "limit", 1_000)
     source = fetched(batch(0, [b"a"]), batch(1, [b"\0" * 500] * 3, codec=4), batch(4, [b"z"]))
     with caplog.at_level(logging.ERROR):
         found = raw_records(source)

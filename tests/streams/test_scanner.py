@@ -143,7 +143,7 @@ def read_within_bounds() -> None:
     for name in ("a", "d", "none"):
         taken.values(name, attribute=True)
     batch = bytes([26, 0, 0, 0, 2, 107, 4, 118, 118, 2, 2, 104, 2, 120])
-    (record,) = joined([batch], [split(batch, 1, 0, 0, 0, fixed=False)], 1)
+    (record,) = joined(batch, [split(batch, 1, 0, 0, 0, fixed=False)], 1)
     assert (record.key, record.value, record.headers) == (b"k", b"vv", (("h", b"x"),))
     for end in range(len(batch) + 1):
         for at in range(end):
@@ -153,7 +153,7 @@ def read_within_bounds() -> None:
                     table = split(damaged, 1, 0, 0, 0, fixed=False)
                 except DamagedBatchError:
                     continue
-                assert len(list(joined([damaged], [table], 1))) == 1
+                assert len(list(joined(damaged, [table], 1))) == 1
 
 
 def test_nothing_is_read_beyond_its_array() -> None:
