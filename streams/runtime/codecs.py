@@ -34,7 +34,8 @@ class Memory:
 
     def __init__(self, limit: int = MAX_BATCH, room: int = 2 * MAX_BATCH) -> None:
         self.limit = limit
-        self._pages = mmap.mmap(-1, room)
+        # Shared pages would stay when they are given back.
+        self._pages = mmap.mmap(-1, room, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self.view = memoryview(self._pages)
 
     def add(self, codec: int, payload: memoryview, at: int) -> int:
