@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import gc
 import logging
 import os
@@ -68,6 +69,7 @@ def run(settings: Settings, *, only: str | None, log_format: str) -> int:
     """
     memory.keep_together()
     logs.configure(log_format)
+    faulthandler.enable()  # machine code that is stopped at a bound says where
     log.info("settings: %s", " ".join(f"{name}={value}" for name, value in settings.shown().items() if value))
     if not settings.control_key:
         log.warning("TOCSIN_CONTROL_KEY is empty: whoever may write events may switch rules; for brokers on this machine only")
