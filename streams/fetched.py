@@ -73,7 +73,14 @@ class Fetched(Sequence[FetchedRecord]):
         if isinstance(at, slice):
             return self._part(at)
         at = range(len(self))[at]
-        return next(iter(self._part(slice(at, at + 1))))
+        return FetchedRecord(
+            int(self.offsets[at]),
+            int(self.timestamps[at]),
+            self._bytes(self.key_at[at], self.key_size[at]),
+            self.value(at),
+            self.headers(at),
+            self.timestamp_type,
+        )
 
     def __iter__(self) -> Iterator[FetchedRecord]:
         columns = (self.offsets, self.timestamps, self.key_at, self.key_size, self.value_at, self.value_size, self.headers_at)
