@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import io
 import mmap
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
@@ -26,8 +27,8 @@ class BatchTooLargeError(ValueError):
     """A compressed batch holds more than it may."""
 
 
-class Memory:
-    """Where batches are decompressed one after the other, of each at most `limit` bytes. Not for several threads at once.
+class Memory(threading.local):
+    """Where batches are decompressed one after the other, of each at most `limit` bytes. Each thread has its own.
 
     The system provides of it only what is written to.
     """
@@ -90,6 +91,7 @@ _CODECS: Final[dict[int, tuple[str, Callable[[memoryview, memoryview], int]]]] =
 }
 """By the number that a batch has for it."""
 MEMORY: Final = Memory()
+"""Each role fetches in a thread of its own, and decompressing lets other threads run."""
 
 
 def decode(codec: int, payload: bytes) -> bytes:

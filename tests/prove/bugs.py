@@ -102,6 +102,14 @@ BUGS: Final = (
         test="tests/notifier/test_cooldown.py::test_what_was_won_while_redis_was_away_is_claimed_there_when_it_is_back",
     ),
     Bug(
+        name="decompress into memory that threads share",
+        guarantee="what a role reads is what was sent",
+        file="streams/runtime/codecs.py",
+        old="class Memory(threading.local):",
+        new="class Memory:",
+        test="tests/runtime/test_codecs.py::test_threads_do_not_share_what_they_decompress",
+    ),
+    Bug(
         name="fetched bytes wait for the collector",
         guarantee="memory does not grow with what was read",
         file="streams/runtime/transport.py",

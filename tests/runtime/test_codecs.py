@@ -4,8 +4,10 @@ import contextlib
 import gc
 import gzip
 import logging
+import threading
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -56,6 +58,21 @@ def test_what_a_large_batch_took_is_given_back(size: int) -> None:
         memory.take(4_000_000 + memory.add(4, memoryview(bytes(cramjam.zstd.compress(b"b" * size))), 4_000_000))
     assert memory.view[9_000] == ord("a")
     assert memory.view[5 << 20] == 0
+
+
+def test_threads_do_not_share_what_they_decompress() -> None:
+    """As the codecs let other threads run, a second role would write over what the first has just read."""
+    data = [bytes([number]) * 200_000 for number in range(2)]
+    payloads = [memoryview(bytes(cramjam.zstd.compress(each))) for each in data]
+    written = threading.Barrier(2)
+
+    def read(number: int) -> bytes:
+        size = codecs.MEMORY.add(4, payloads[number], 0)
+        written.wait(10)
+        return codecs.MEMORY.take(size)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(read, range(2))) == data
 
 
 def batch(first: int, values: list[bytes], codec: int = 0) -> bytes:

@@ -1,0 +1,31 @@
+"""What is distinct among the rows of a chunk, and whose they are."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streams import native
+
+Int = NDArray[np.int64]
+
+
+def distinct(values: Int) -> tuple[Int, Int]:
+    """A number for each of n values, int64[n], in the order in which they first occur, and the first row of each number."""
+    rows = len(values)
+    table = np.full(1 << max(2 * rows - 1, 1).bit_length(), -1, dtype=np.int32)
+    codes, firsts = np.empty(rows, dtype=np.int64), np.empty(rows, dtype=np.int64)
+    count = native.library.tocsin_distinct(
+        native.at(values, np.int64), rows, native.at(table, np.int32), len(table),
+        native.at(codes, np.int64), native.at(firsts, np.int64),
+    )  # fmt: skip
+    return codes, firsts[:count]
+
+
+def by_member(members: Int, count: int) -> tuple[Int, list[int]]:
+    """The rows of the members 0 to `count` - 1 one after the other, each one's in order, and where each one's end."""
+    order, ends = np.empty(len(members), dtype=np.int64), np.zeros(count, dtype=np.int64)
+    native.library.tocsin_order(
+        native.at(members, np.int64), len(members), native.at(ends, np.int64), count, native.at(order, np.int64)
+    )  # fmt: skip
+    return order, ends.tolist()
