@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.expression import FieldReference, Predicate, type_of
+from streams.kernel.distinct import distinct
 
 Int = NDArray[np.int64]
 Bool = NDArray[np.bool_]
@@ -169,8 +170,8 @@ class Columns:
             codes = np.zeros(len(self), dtype=np.int64)
             for column, words in texts:
                 # Dense after every name, so that the product of many large vocabularies cannot overflow.
-                codes = np.unique(codes * (len(words) + 1) + column + 1, return_inverse=True)[1]
-            _, first = np.unique(codes, return_index=True)
+                codes, _ = distinct(codes * (len(words) + 1) + column + 1)
+            codes, first = distinct(codes)
             keys = [
                 tuple(words[column[row]] if column[row] != MISSING else "" for column, words in texts) for row in first.tolist()
             ]

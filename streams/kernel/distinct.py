@@ -7,10 +7,8 @@ from numpy.typing import NDArray
 
 from streams import native
 
-Int = NDArray[np.int64]
 
-
-def distinct(values: Int) -> tuple[Int, Int]:
+def distinct(values: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """A number for each of n values, int64[n], in the order in which they first occur, and the first row of each number."""
     rows = len(values)
     table = np.full(1 << max(2 * rows - 1, 1).bit_length(), -1, dtype=np.int32)
@@ -22,7 +20,7 @@ def distinct(values: Int) -> tuple[Int, Int]:
     return codes, firsts[:count]
 
 
-def by_member(members: Int, count: int) -> tuple[Int, list[int]]:
+def by_member(members: NDArray[np.int64], count: int) -> tuple[NDArray[np.int64], list[int]]:
     """The rows of the members 0 to `count` - 1 one after the other, each one's in order, and where each one's end."""
     order, ends = np.empty(len(members), dtype=np.int64), np.zeros(count, dtype=np.int64)
     native.library.tocsin_order(

@@ -15,6 +15,7 @@ from schemas.alert import RULE_FAILING, Reason, Transition
 from schemas.number import to_fixed
 from streams.kernel.aggregates import Aggregate, merged
 from streams.kernel.columns import Bool, Columns, Float, Int
+from streams.kernel.distinct import by_member, distinct
 from streams.kernel.expression import mask
 from streams.kernel.failing import Failed, Failure, decode_failure, encode_failure, failing_key, failing_transition
 from streams.kernel.group import Group, Key, cell_key, decode_group, encode_group, group_key
@@ -277,14 +278,12 @@ class RuleGroups:
         if not len(touched):
             return
         codes, keys = columns.groups(self.plan.rule.by)
-        distinct, firsts, members = np.unique(codes[touched], return_index=True, return_inverse=True)
+        members, firsts = distinct(codes[touched])
         cells = reduce_rows(columns, touched, members, numbers, of, values)
-        order = np.argsort(members, kind="stable")
-        ends = np.searchsorted(members[order], np.arange(len(distinct)), side="right").tolist()
-        for place in np.argsort(firsts, kind="stable").tolist():
-            mine = order[ends[place - 1] if place else 0 : ends[place]]
-            key = keys[distinct[place]]
-            first = int(touched[mine[0]])
+        order, ends = by_member(members, len(firsts))
+        for place, (first, end) in enumerate(zip(touched[firsts].tolist(), ends, strict=True)):
+            mine = order[ends[place - 1] if place else 0 : end]
+            key = keys[codes[first]]
             group = self.groups.get(key)
             if group is None:
                 if len(self.groups) >= self.max_groups:

@@ -46,6 +46,24 @@ class Column(Structure):
     ]  # fmt: skip
 
 
+class Rows(Structure):
+    """Rows that are added up, see rows.zig."""
+
+    _fields_: ClassVar = [
+        ("touched", c_void_p), ("cells", c_void_p), ("count", c_size_t), ("chunk", c_size_t),
+        ("offset", c_void_p), ("weight", c_void_p), ("of", c_void_p), ("values", c_void_p),
+    ]  # fmt: skip
+
+
+class Cells(Structure):
+    """What they add up to, see rows.zig."""
+
+    _fields_: ClassVar = [
+        ("size", c_size_t), ("count", c_void_p), ("events", c_void_p), ("of", c_void_p), ("first_offset", c_void_p),
+        ("last_offset", c_void_p), ("sum_high", c_void_p), ("sum_low", c_void_p), ("smallest", c_void_p), ("largest", c_void_p),
+    ]  # fmt: skip
+
+
 _REFERENCE: Final = ctypes.POINTER
 _FUNCTIONS: Final[dict[str, tuple[list[Any], Any]]] = {
     "tocsin_split": ([c_void_p, c_size_t, c_size_t, c_void_p, c_size_t, c_int64, c_int64, c_bool], c_bool),
@@ -54,6 +72,9 @@ _FUNCTIONS: Final[dict[str, tuple[list[Any], Any]]] = {
     "tocsin_integers": ([_REFERENCE(Column), c_void_p], None),
     "tocsin_numbers": ([_REFERENCE(Column), c_void_p], None),
     "tocsin_intern": ([_REFERENCE(Column), c_uint64, c_void_p, c_size_t, c_void_p, c_void_p], c_size_t),
+    "tocsin_distinct": ([c_void_p, c_size_t, c_void_p, c_size_t, c_void_p, c_void_p], c_size_t),
+    "tocsin_order": ([c_void_p, c_size_t, c_void_p, c_size_t, c_void_p], None),
+    "tocsin_reduce": ([_REFERENCE(Rows), _REFERENCE(Cells)], None),
     "tocsin_attribute": ([_REFERENCE(Column), c_char_p, c_size_t, c_void_p, c_void_p, c_void_p], None),
 }
 

@@ -8,4 +8,5 @@ comptime {
     _ = @import("batch.zig");
     _ = @import("column.zig");
     _ = @import("event.zig");
+    _ = @import("rows.zig");
 }
