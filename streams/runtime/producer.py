@@ -26,6 +26,7 @@ from aiokafka.errors import (
     CoordinatorNotAvailableError,
     KafkaError,
     KafkaTimeoutError,
+    NodeNotReadyError,
     NotCoordinatorError,
     ProducerFenced,
     UnknownTopicOrPartitionError,
@@ -75,6 +76,8 @@ class FencedProducer(AIOKafkaProducer):  # type: ignore[misc]
     async def _init_producer_id(self, _node: object) -> bool:
         request = InitProducerIdRequest(transactional_id=self._fence, transaction_timeout_ms=_TRANSACTION_TIMEOUT_MS)
         while True:
+            if self.client.get_random_node() is None:
+                raise NodeNotReadyError("the brokers know of none that is ready")  # after a pause they have lost each other
             node = await self._sender._find_coordinator(CoordinationType.TRANSACTION, self._fence)
             response = await self.client.send(node, request, group=ConnectionGroup.COORDINATION)
             error = for_code(response.error_code)

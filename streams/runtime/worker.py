@@ -32,6 +32,7 @@ from streams.runtime.producer import FencedError, Outbox
 from streams.runtime.recovery import RecoveryError
 from streams.runtime.roles import CrashedError, Role, engine, notifier
 from streams.runtime.rulesets import MissingRulesetError
+from streams.runtime.stacks import stacks
 from streams.runtime.store import BrokenStoreError, LocalDiskError
 from streams.runtime.watchdog import Pulse, StuckError
 from streams.settings import Settings, SettingsError
@@ -186,8 +187,12 @@ class Worker:
             told = True
             loop.call_soon_threadsafe(self._stop.set)
 
+        def show(_number: int, _frame: FrameType | None) -> None:
+            loop.call_soon_threadsafe(lambda: log.warning("SIGUSR1: where everything stands\n%s", stacks()))
+
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, tell)
+        signal.signal(signal.SIGUSR1, show)
 
     async def _settle(self) -> None:
         """Keep the garbage collector from walking through what is up for good; give back memory now and then."""

@@ -31,13 +31,13 @@ class Gauge:
         found = re.findall(rf"^tocsin_{name}(\{{.*\}})? (\S+)$", text, re.MULTILINE)
         return sum(float(number) for series, number in found if all(each in series for each in wanted))
 
-    async def reaches(self, name: str, least: float, within: float = 90.0, **labels: str) -> None:
-        """Wait until a metric has grown to `least`. Raises FaultError after `within` seconds."""
+    async def reaches(self, name: str, least: float, within: float = 90.0, every: float = 0.02, **labels: str) -> None:
+        """Wait until a metric has grown to `least`, looking `every` so many seconds. Raises FaultError after `within` seconds."""
         deadline = time.monotonic() + within
         while (found := self.metric(name, **labels)) < least:
             if time.monotonic() > deadline or not self.worker.is_running:
                 raise FaultError(f"{name} is {found:g} and not {least:g} yet; see {self.worker.log}")
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(every)
 
     @property
     def cpu(self) -> float:

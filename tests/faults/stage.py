@@ -89,6 +89,11 @@ class Worker:
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
 
+    def show_stacks(self) -> None:
+        """Let it log where it stands."""
+        if self.is_running and self.process is not None:
+            self.process.send_signal(signal.SIGUSR1)
+
     def resume(self) -> None:
         """Let it go on."""
         assert self.process is not None

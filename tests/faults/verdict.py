@@ -96,6 +96,9 @@ async def settled(stage: Stage, within: float = SETTLE_WITHIN) -> None:
         if not behind and not undecided:
             return
         if time.monotonic() > deadline:
+            for worker in stage.workers:
+                worker.show_stacks()
+            await asyncio.sleep(1)
             raise FaultError(
                 f"after {within:.0f} s the state lags on partitions {sorted(behind)}, and {len(undecided)} transitions are "
                 f"undecided: {sorted(undecided)[:3]}"

@@ -102,6 +102,14 @@ BUGS: Final = (
         test="tests/notifier/test_cooldown.py::test_what_was_won_while_redis_was_away_is_claimed_there_when_it_is_back",
     ),
     Bug(
+        name="give up when brokers know of no broker",
+        guarantee="an outage of the brokers ends no worker",
+        file="streams/runtime/producer.py",
+        old="            if self.client.get_random_node() is None:",
+        new="            if False:",
+        test="tests/runtime/test_producer.py::test_brokers_that_know_of_no_broker_are_asked_again_later",
+    ),
+    Bug(
         name="decompress into memory that threads share",
         guarantee="what a role reads is what was sent",
         file="streams/runtime/codecs.py",

@@ -6,11 +6,11 @@ import asyncio
 from typing import Any
 
 import pytest
-from aiokafka.errors import KafkaTimeoutError, RecordTooLargeError, UnknownTopicOrPartitionError
+from aiokafka.errors import KafkaTimeoutError, NodeNotReadyError, RecordTooLargeError, UnknownTopicOrPartitionError
 
 from streams.operations.metrics import Metrics
 from streams.records import Outgoing
-from streams.runtime.producer import Outbox
+from streams.runtime.producer import FencedProducer, Outbox
 from streams.settings import Settings
 
 
@@ -96,3 +96,10 @@ async def test_few_dead_letters_stay_in_their_place() -> None:
     outbox = outbox_of(1, 2, 3)
     sent = await outbox.send_all([Outgoing(topic, None, b"v") for topic in ("mcp.alerts", "mcp.events.dlq", "mcp.alerts")])
     assert await asyncio.gather(*sent) == [1, 2, 3]
+
+
+async def test_brokers_that_know_of_no_broker_are_asked_again_later() -> None:
+    """As a broker answers that was suspended until its cluster had forgotten it: what claims a partition tries again."""
+    producer = FencedProducer(fence="group-changelog-0", bootstrap_servers="127.0.0.1:1")
+    with pytest.raises(NodeNotReadyError):
+        await producer._init_producer_id(None)

@@ -1,8 +1,9 @@
-"""Stacks name where each task waits."""
+"""Stacks name where each task waits, whatever loop it is of."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 
 from streams.runtime.stacks import stacks
 
@@ -21,3 +22,24 @@ async def test_a_task_is_followed_to_where_it_waits() -> None:
     assert "thread MainThread:" in said
     lines = said[said.index("task the one that waits:") :].splitlines()
     assert [line.split()[-1] for line in lines[1:4]] == ["outermost", "innermost", "wait"]
+
+
+def test_the_tasks_of_another_thread_are_shown() -> None:
+    async def fetch() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.set_name("the one of another thread")
+        begun.set()
+        await asyncio.sleep(60)
+
+    begun, loop = threading.Event(), asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    future = asyncio.run_coroutine_threadsafe(fetch(), loop)
+    begun.wait(10)
+    said = stacks()
+    future.cancel()
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+    assert "task the one of another thread:" in said
