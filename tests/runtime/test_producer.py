@@ -103,3 +103,4 @@ async def test_brokers_that_know_of_no_broker_are_asked_again_later() -> None:
     producer = FencedProducer(fence="group-changelog-0", bootstrap_servers="127.0.0.1:1")
     with pytest.raises(NodeNotReadyError):
         await producer._init_producer_id(None)
+    await producer.stop()
