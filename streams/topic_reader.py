@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
-from aiokafka import AIOKafkaClient, AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaClient, TopicPartition
 from aiokafka.cluster import ClusterMetadata
 from aiokafka.errors import KafkaTimeoutError
 
+from streams.consumer import KafkaConsumer
 from streams.records import Incoming
 
 STALLED_AFTER: Final = 30.0
@@ -47,7 +48,7 @@ class TopicReader:
 
     def __init__(self, client: Mapping[str, Any], topic: str, only: Collection[int] | None = None) -> None:
         self._topic, self._only = topic, only
-        self._consumer = AIOKafkaConsumer(**client, group_id=None, enable_auto_commit=False, auto_offset_reset="earliest")
+        self._consumer = KafkaConsumer(**client, group_id=None, enable_auto_commit=False, auto_offset_reset="earliest")
         self._client = dict(client)
         self._cluster: ClusterMetadata
         self._assigned: list[TopicPartition] = []

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import IncompatibleBrokerVersion, TopicAlreadyExistsError, UnsupportedVersionError, for_code
+
+from streams.consumer import KafkaConsumer
 
 SETTLES_WITHIN: Final = 15.0
 _OVERRIDE: Final = 1
@@ -38,7 +40,7 @@ class Cluster:
 
     def __init__(self, client: Mapping[str, Any]) -> None:
         self._admin = AIOKafkaAdminClient(**client)
-        self._consumer = AIOKafkaConsumer(**client, group_id=None, enable_auto_commit=False)
+        self._consumer = KafkaConsumer(**client, group_id=None, enable_auto_commit=False)
         self.brokers = 0
         self.can_alter = True
         """Whether the broker can change the configuration of a topic; the embedded one cannot."""

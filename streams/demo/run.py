@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from aiokafka import AIOKafkaConsumer
-
 from schemas.alert import Alert
+from streams.consumer import KafkaConsumer
 from streams.demo import traffic
 from streams.demo.processes import (
     HOST,
@@ -64,7 +63,7 @@ class Alerts:
 
     async def run(self) -> None:
         """Read until cancelled."""
-        consumer = AIOKafkaConsumer(
+        consumer = KafkaConsumer(
             ALERTS.name,
             bootstrap_servers=self._bootstrap,
             auto_offset_reset="earliest",

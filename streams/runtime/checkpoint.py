@@ -30,6 +30,10 @@ class AbandonedError(RuntimeError):
     """The partition is being taken away while it waits; its records are folded by the next owner."""
 
 
+class CancelledWaitError(RuntimeError):
+    """What a partition waited for was cancelled, by nobody who meant the partition."""
+
+
 class Journal(Protocol):
     """Where state is stored first: the changelog."""
 
@@ -130,6 +134,13 @@ class Partition:
             yield
         except AbandonedError:
             raise
+        except asyncio.CancelledError as error:
+            self._failed = True
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # A task that ends by a cancellation ends without a word, and this partition would never be saved again.
+            raise CancelledWaitError(f"partition {self.number}: what it waited for was cancelled") from error
         except BaseException:
             self._failed = True
             raise

@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 from collections.abc import Iterable
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
+from streams.consumer import KafkaConsumer
 from streams.settings import Settings
 
 WITHIN = 4.0
@@ -20,7 +21,7 @@ class Ends:
 
     def __init__(self, settings: Settings, within: float = WITHIN) -> None:
         self._settings, self._within = settings, within
-        self._client: AIOKafkaConsumer | None = None
+        self._client: KafkaConsumer | None = None
 
     async def of(self, topic: str, partitions: Iterable[int]) -> dict[int, int] | None:
         """The end of each of `partitions`; None where the brokers do not say it within a few seconds."""
@@ -42,8 +43,8 @@ class Ends:
                 async with asyncio.timeout(self._within):
                     await client.stop()
 
-    async def _connected(self) -> AIOKafkaConsumer:
-        client = AIOKafkaConsumer(**self._settings.kafka_client(), group_id=None, enable_auto_commit=False)
+    async def _connected(self) -> KafkaConsumer:
+        client = KafkaConsumer(**self._settings.kafka_client(), group_id=None, enable_auto_commit=False)
         try:
             await client.start()
         except BaseException:

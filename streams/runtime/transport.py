@@ -21,13 +21,13 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
 from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 
+from streams.consumer import KafkaConsumer
 from streams.fetched import Fetched
 from streams.runtime import batches
 from streams.runtime.batches import read_batches
@@ -73,7 +73,7 @@ def take_raw(result: FetchResult, _max_records: int | None = None) -> Fetched | 
     return records
 
 
-class RawConsumer(AIOKafkaConsumer):  # type: ignore[misc]
+class RawConsumer(KafkaConsumer):
     """A consumer whose `getmany` returns all that was fetched, as raw records."""
 
     async def getmany(self, *partitions: Any, timeout_ms: int = 0, max_records: int | None = None) -> Chunks:
@@ -112,10 +112,10 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     app: RoleApp
 
-    def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
+    def _create_worker_consumer(self, transport: Any) -> KafkaConsumer:
         conf = self.app.conf
         self._assignor = self.app.assignor
-        return AIOKafkaConsumer(
+        return KafkaConsumer(
             **self.app.settings.kafka_client(),
             group_id=conf.id,
             group_instance_id=conf.consumer_group_instance_id,
@@ -138,7 +138,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         await super().on_partitions_assigned(assigned, generation_id)
 
     async def _fetch_records(
-        self, consumer: AIOKafkaConsumer, active_partitions: set[TP], timeout: float | None = None, max_records: int | None = None
+        self, consumer: KafkaConsumer, active_partitions: set[TP], timeout: float | None = None, max_records: int | None = None
     ) -> Chunks:
         fetcher, loop = consumer._fetcher, asyncio.get_running_loop()
         until = loop.time() + (timeout or 0)

@@ -13,12 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from aiokafka import AIOKafkaClient, AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaClient, TopicPartition
 from aiokafka.partitioner import murmur2
 
 from schemas.control import HEADER, Forward, Redrive, RulesetRecord, Tick, parse_control
 from schemas.event import Event, parse_events
 from schemas.rule import Ruleset
+from streams.consumer import KafkaConsumer
 from streams.kernel.columns import Origin, Redriven
 from streams.settings import Settings
 from streams.topics import RULES
@@ -56,7 +57,7 @@ async def partitions_of(settings: Settings, topic: str) -> list[int]:
 
 async def read_topic(settings: Settings, topic: str) -> list[Logged]:
     """All records of a topic, in order per partition."""
-    consumer = AIOKafkaConsumer(
+    consumer = KafkaConsumer(
         **settings.kafka_client(),
         enable_auto_commit=False,
         auto_offset_reset="earliest",

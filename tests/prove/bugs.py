@@ -62,6 +62,22 @@ BUGS: Final = (
         test="tests/kernel/test_partition.py::test_a_tick_moves_time_by_its_append_time",
     ),
     Bug(
+        name="stop as the client does",
+        guarantee="who stops a consumer while brokers are away is not cancelled by it",
+        file="streams/consumer.py",
+        old="if self._fetcher is not None and not self._closed:",
+        new="if False:",
+        test="tests/streams/test_consumer.py::test_who_stops_a_consumer_whose_fetch_waits_to_try_again_is_not_cancelled",
+    ),
+    Bug(
+        name="end without a word",
+        guarantee="a partition whose wait was cancelled ends the worker, and does not fold on unsaved",
+        file="streams/runtime/checkpoint.py",
+        old="if task is None or task.cancelling():",
+        new="if True:",
+        test="tests/runtime/test_checkpoint.py::test_a_wait_that_is_cancelled_is_an_error_where_nobody_cancelled_the_task",
+    ),
+    Bug(
         name="cooldown without own id",
         guarantee="a claim that was won before a crash is won again",
         file="streams/notifier/policy.py",

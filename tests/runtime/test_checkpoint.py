@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from streams.records import Incoming, Outgoing
-from streams.runtime.checkpoint import FIRST_STEP, FULL, MAX_STEP, AbandonedError, Partition
+from streams.runtime.checkpoint import FIRST_STEP, FULL, MAX_STEP, AbandonedError, CancelledWaitError, Partition
 from tests.runtime.counting import CountingFold
 from tests.runtime.fakes import World, records
 
@@ -96,6 +96,29 @@ async def test_a_failed_ack_fails_the_checkpoint() -> None:
     assert world.log == []
     await partition.checkpoint()
     assert world.log == []
+
+
+async def test_a_wait_that_is_cancelled_is_an_error_where_nobody_cancelled_the_task() -> None:
+    """A task that ends as cancelled ends silently, and the partition would fold on and never be saved."""
+    world = World()
+    world.acknowledges = False
+    partition = partition_of(world)
+    await partition.process(records(0, 99))
+    world.acks[0].cancel()
+    with pytest.raises(CancelledWaitError):
+        await partition.checkpoint()
+
+
+async def test_a_task_that_is_cancelled_ends_as_cancelled() -> None:
+    world = World()
+    world.acknowledges = False
+    partition = partition_of(world)
+    await partition.process(records(0, 99))
+    saving = asyncio.ensure_future(partition.checkpoint())
+    await asyncio.sleep(0)
+    saving.cancel()
+    await asyncio.wait([saving])
+    assert saving.cancelled()
 
 
 async def test_a_crash_between_any_two_steps_counts_every_record_once() -> None:

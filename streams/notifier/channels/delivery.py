@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 from pydantic import ValidationError
 
 from schemas.alert import Alert, Reason
 from schemas.time import MICROS
+from streams.consumer import KafkaConsumer
 from streams.notifier.channels.channel import Channel
 from streams.notifier.channels.digest import Digest, Missed
 from streams.notifier.channels.retry import Outcome, deliver_one
@@ -68,7 +69,7 @@ async def deliver(
     Raises KafkaError if the broker cannot be reached at start, or refuses. Alerts not done with remain for the next run.
     """
     static = {"group_instance_id": f"{settings.instance}-channel-{name}"} if settings.instance else {}
-    consumer = AIOKafkaConsumer(
+    consumer = KafkaConsumer(
         **settings.kafka_client(),
         **static,
         group_id=f"{settings.group}-channel-{name}",
