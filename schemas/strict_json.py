@@ -21,15 +21,14 @@ class OutOfRangeError(ValueError):
 
 def strict_loads(raw: bytes) -> Any:
     """The value of the JSON text `raw`. Raises ValueError for what this module refuses, and nothing else."""
-    try:
-        text = raw.decode()
-        value = _DECODER.decode(text)
-    except RecursionError:
-        raise ValueError(f"nested deeper than {MAX_DEPTH} levels") from None
+    text = raw.decode()
     # Brackets in text count as well, so this is an upper bound of the depth, and most records need no walk.
     if text.count("{") + text.count("[") > MAX_DEPTH or "\\u" in text:
-        _check_depth_and_text(value)
-    return value
+        try:
+            _check_depth_and_text(json.loads(text))  # without the checks below, which take their time for each object
+        except RecursionError:
+            raise ValueError(f"nested deeper than {MAX_DEPTH} levels") from None
+    return _DECODER.decode(text)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

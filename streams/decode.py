@@ -142,9 +142,10 @@ def decode(records: Sequence[Incoming], source: Source) -> Decoded:
             steps.append(found.steps[place])
         first = place + 1
     events = sum(len(step) for step in steps if isinstance(step, Columns))
+    dead = sorted(found.problems)
     return Decoded(
         Chunk(tuple(steps), int(fetched.offsets[-1]) if len(fetched) else -1),
-        tuple(DeadLetter(fetched[place], *problem) for place, problem in sorted(found.problems.items())),
+        tuple(DeadLetter(record, *found.problems[place]) for place, record in zip(dead, fetched.records(dead), strict=True)),
         tuple(forwards),
         Counts(len(fetched), int(sizes[sizes > 0].sum()), events, strict),
     )
@@ -310,7 +311,7 @@ class _Parsed:
 
 def _parse(fetched: Fetched, places: Int) -> _Parsed:
     """The records at `places`, which the scanner leaves to a decoder that makes objects."""
-    found, problems, strict = parse_values([fetched.value(place) or b"" for place in places.tolist()])
+    found, problems, strict = parse_values(fetched.values(places))
     by_place = {int(places[at]): problem for at, problem in problems.items()}
     lengths = [len(each) if type(each) is list else 1 for each in found]
     events = list(itertools.chain.from_iterable([each if type(each) is list else (each,) for each in found]))

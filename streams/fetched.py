@@ -83,9 +83,16 @@ class Fetched(Sequence[FetchedRecord]):
         )
 
     def __iter__(self) -> Iterator[FetchedRecord]:
+        return self._made(range(len(self)), slice(None))
+
+    def records(self, places: Sequence[int]) -> Iterator[FetchedRecord]:
+        """The records at `places`: faster than one by one."""
+        return self._made(places, np.asarray(places, dtype=np.int64))
+
+    def _made(self, places: Iterable[int], at: slice | Int) -> Iterator[FetchedRecord]:
         columns = (self.offsets, self.timestamps, self.key_at, self.key_size, self.value_at, self.value_size, self.headers_at)
         data, kind, held = self.data, self.timestamp_type, self.held
-        for place, row in enumerate(zip(*(column.tolist() for column in columns), strict=True)):
+        for place, row in zip(places, zip(*(column[at].tolist() for column in columns), strict=True), strict=True):
             offset, timestamp, key_at, key_size, value_at, value_size, headers_at = row
             yield FetchedRecord(
                 offset,
@@ -95,6 +102,11 @@ class Fetched(Sequence[FetchedRecord]):
                 self.headers(place) if held or headers_at != ABSENT else (),
                 kind,
             )
+
+    def values(self, places: Int) -> list[bytes]:
+        """The values of the records at `places`, b"" for null."""
+        data, starts, sizes = self.data, self.value_at[places].tolist(), self.value_size[places].tolist()
+        return [data[start : start + max(size, 0)] for start, size in zip(starts, sizes, strict=True)]
 
     def _part(self, at: slice) -> Fetched:
         held = {place: self.held[old] for place, old in enumerate(range(len(self))[at]) if old in self.held} if self.held else {}
