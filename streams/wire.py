@@ -6,6 +6,7 @@ strictly.
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Final, NamedTuple, get_type_hints
 
 import msgspec
@@ -114,13 +115,13 @@ def _problem_of(value: bytes, failure: Exception | None) -> Problem | None:
     """What is wrong with a value that msgspec decoded, or failed to decode with `failure`.
 
     What it takes for no JSON at all is none, unless a number is out of range. The strict reading takes as long as ten good
-    events, so it is left out where it could say nothing new; it says it better where a producer wrote NaN.
+    events, so it is left out where it could say nothing new.
     """
     is_typed = isinstance(failure, msgspec.ValidationError)
     if is_typed and _is_json(value):
         return _ill_typed(failure)
-    if failure is not None and not is_typed and "out of range" not in str(failure) and not _is_no_number(value):
-        return Problem("decode", DeadReason.UNDECODABLE, first_line(failure))
+    if failure is not None and not is_typed and "out of range" not in str(failure):
+        return Problem("decode", DeadReason.UNDECODABLE, _fault_of(value, failure))
     try:
         strict_loads(value)
     except OutOfRangeError as error:
@@ -132,6 +133,18 @@ def _problem_of(value: bytes, failure: Exception | None) -> Problem | None:
     return None if failure is None else Problem("decode", DeadReason.UNDECODABLE, first_line(failure))
 
 
+def _fault_of(value: bytes, failure: Exception) -> str:
+    """What is wrong with a value that is no JSON. A short text is read once more, since Python's own reader says it better."""
+    if len(value) > _SHORT:
+        return first_line(failure)
+    try:
+        json.loads(value.decode())
+        strict_loads(value)  # it took NaN, say
+    except FAILURES as error:
+        return first_line(error)
+    return first_line(failure)
+
+
 def _is_json(value: bytes) -> bool:
     """Whether `value` is JSON by the strict rules for sure, but for the size of its numbers. See `_vouched_for`."""
     if b"\\" in value or value.count(b"{") + value.count(b"[") > MAX_DEPTH:
@@ -141,10 +154,6 @@ def _is_json(value: bytes) -> bool:
     except FAILURES:
         return False
     return _colons(value) == _colons(_ENCODER.encode(decoded))
-
-
-def _is_no_number(value: bytes) -> bool:
-    return len(value) <= _SHORT and (b"NaN" in value or b"Infinity" in value)
 
 
 def _ill_typed(error: Exception | None) -> Problem:

@@ -141,12 +141,12 @@ def test_what_one_value_lacks_another_cannot_make_up() -> None:
         (None, "empty", "decode", "the record has no value"),
         (b"", "empty", "decode", "the record has no value"),
         (b"x" * (MAX_RECORD + 1), "oversized", "decode", "the value has 1048577 bytes, and 1048576 are allowed"),
-        (b"{", "undecodable", "decode", "Input data was truncated"),
+        (b"{", "undecodable", "decode", "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
         (b'{"a":"\xff"}', "undecodable", "decode", "'utf-8' codec can't decode byte 0xff in position 6: invalid start byte"),
         (b"[" * 100_000, "undecodable", "decode", "nested deeper than 8 levels"),
         (event()[:-1] + b',"tool":1,"tool":2}', "undecodable", "decode", "the name 'tool' occurs twice in an object"),
         (b'{"a":NaN}', "undecodable", "decode", "NaN is no JSON number"),
-        (b'{"a":"\\udfff"}', "undecodable", "decode", "JSON is malformed: invalid utf-16 surrogate pair (byte 12)"),
+        (b'{"a":"\\udfff"}', "undecodable", "decode", "text holds half of a surrogate pair, which is no character"),
         (b'{"kind":"perf","ts":1700000000000000}', "ill_typed", "validate", "Object missing required field `service`"),
         (event(dur_us="5"), "ill_typed", "validate", "Expected `int | null`, got `str` - at `$.dur_us`"),
         (event(outcome="OK"), "ill_typed", "validate", "Invalid enum value 'OK' - at `$.outcome`"),
@@ -220,7 +220,7 @@ def test_a_dead_letter_is_sent_whole_with_where_and_why() -> None:
         ("dlq.source.timestamp", str(NOW_MS).encode()),
         ("dlq.stage", b"decode"),
         ("dlq.reason", b"undecodable"),
-        ("dlq.message", b"JSON is malformed: invalid character (byte 0)"),
+        ("dlq.message", b"'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"),
     )
 
 
