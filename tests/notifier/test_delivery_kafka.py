@@ -10,10 +10,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaTimeoutError
 
 from schemas.alert import Alert, Reason
 from schemas.time import MICROS
+from streams.consumer import KafkaConsumer
 from streams.notifier.channels import delivery, digest
 from streams.notifier.channels.channel import Rejected, Retryable
 from streams.notifier.channels.delivery import DeliveryObserver, deliver, wall_clock
@@ -218,6 +220,33 @@ async def test_a_new_channel_begins_with_the_last_minutes_and_remembers_where(se
         await until(lambda: len(again.sent) >= 2)
     assert first.told() == []
     assert again.told() == [("while away", "firing"), ("while away", "resolved")]
+
+
+async def test_what_is_fetched_before_the_beginning_is_found_is_not_sent(
+    settings: Settings, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find, seek = KafkaConsumer.offsets_for_times, KafkaConsumer.seek
+    broken, begun = [KafkaTimeoutError(), KafkaTimeoutError()], set()
+
+    async def slow(*args: object) -> object:
+        await asyncio.sleep(0.3)  # the client's fetches go on meanwhile
+        if broken:
+            raise broken.pop()
+        return await find(*args)
+
+    def seen(consumer: KafkaConsumer, partition: TopicPartition, offset: int) -> None:
+        begun.add(partition)
+        seek(consumer, partition, offset)
+
+    monkeypatch.setattr(KafkaConsumer, "offsets_for_times", slow)
+    monkeypatch.setattr(KafkaConsumer, "seek", seen)
+    await publisher.publish(*pair("old"))
+    receiver = Receiver()
+    async with running(settings, receiver, clock=lambda: wall_clock() + 2 * delivery.LOOKBACK):
+        await until(lambda: len(begun) == 2)
+        await publisher.publish(*pair("new"))
+        await until(lambda: len(receiver.sent) >= 2)
+    assert receiver.told() == [("new", "firing"), ("new", "resolved")]
 
 
 async def test_two_workers_share_the_partitions(settings: Settings, publisher: Publisher) -> None:

@@ -174,6 +174,14 @@ BUGS: Final = (
         test="tests/notifier/test_delivery_kafka.py::test_stale_alerts_are_told_of_in_one_digest_and_not_one_by_one",
     ),
     Bug(
+        name="send what the client fetched before it was told where to begin",
+        guarantee="a channel begins where it left off, and a new one with the last minutes",
+        file="streams/notifier/channels/delivery.py",
+        old="if partition not in self._read:",
+        new="if False:",
+        test="tests/notifier/test_delivery_kafka.py::test_what_is_fetched_before_the_beginning_is_found_is_not_sent",
+    ),
+    Bug(
         name="window off by one slice",
         guarantee="the window ends with the slice of stream time, and is as long as the rule says",
         file="streams/kernel/slices.py",

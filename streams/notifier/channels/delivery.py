@@ -121,7 +121,7 @@ class _Flights:
         clock: Callable[[], int],
         jitter: Callable[[], float],
     ) -> None:
-        self._channel, self._name, self._consumer, self._tasks, self._stop = channel, name, consumer, tasks, stop
+        self._channel, self.name, self._consumer, self._tasks, self._stop = channel, name, consumer, tasks, stop
         self._observer, self._clock, self._jitter = observer, clock, jitter
         self._sending = asyncio.Semaphore(MAX_SENDING)
         self._open: dict[TopicPartition, dict[int, asyncio.Task[None]]] = {}
@@ -131,6 +131,11 @@ class _Flights:
         self._committing = asyncio.Lock()
         self._landed = asyncio.Event()
         self._missed = Missed(name)
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the worker stops."""
+        return self._stop.is_set()
 
     @property
     def room(self) -> int:
@@ -145,32 +150,34 @@ class _Flights:
         return self.room > 0
 
     def begin(self, partition: TopicPartition, offset: int) -> None:
-        """Begin at `offset`, where the group has committed none: it is committed even if no alert comes."""
+        """Begin at `offset`, which is committed even if no alert comes."""
         self._read[partition] = offset
 
     def start(self, partition: TopicPartition, record: Any) -> None:
         """Send the alert of `record`, if it is for this channel, after the earlier ones of its key."""
+        if partition not in self._read:
+            return  # the client hands out records while the listener still looks for where to begin; it will seek back
         self._read[partition] = record.offset + 1
         try:
             alert = Alert.model_validate_json(record.value or b"")
         except ValidationError:
             log.error(
-                "channel %s: no alert in %s/%d at offset %d", self._name, partition.topic, partition.partition, record.offset
+                "channel %s: no alert in %s/%d at offset %d", self.name, partition.topic, partition.partition, record.offset
             )
-            self._observer.finished(self._name, Outcome.UNREADABLE, 0)
+            self._observer.finished(self.name, Outcome.UNREADABLE, 0)
             return
-        if self._name not in alert.channels:
+        if self.name not in alert.channels:
             return
         if alert.reason is Reason.STALE:
             self._missed.add(partition, record.offset, alert, self._clock())
-            self._observer.finished(self._name, Outcome.DIGESTED, self._clock() - record.timestamp * 1000)
+            self._observer.finished(self.name, Outcome.DIGESTED, self._clock() - record.timestamp * 1000)
             return
         key = (partition, record.key)
         task = self._tasks.create_task(self._fly(partition, record, alert, self._last_of_key.get(key)))
         self._open.setdefault(partition, {})[record.offset] = task
         self._last_of_key[key] = task
         task.add_done_callback(lambda done: self._forget(key, done))
-        self._observer.waiting(self._name, len(self._all()))
+        self._observer.waiting(self.name, len(self._all()))
 
     def tell_missed(self) -> None:
         """Send the digest of stale alerts, if one is due."""
@@ -196,7 +203,7 @@ class _Flights:
             try:
                 await self._consumer.commit(ahead)
             except KafkaError as error:
-                log.warning("channel %s: offsets were not committed: %s", self._name, error)
+                log.warning("channel %s: offsets were not committed: %s", self.name, error)
             else:
                 self._committed.update(ahead)
 
@@ -224,7 +231,7 @@ class _Flights:
             return
         del self._open[partition][record.offset]
         self._landed.set()
-        self._observer.waiting(self._name, len(self._all()))
+        self._observer.waiting(self.name, len(self._all()))
         await self.commit()
 
     async def _tell_missed(self, digest: Digest, at: int) -> None:
@@ -234,19 +241,20 @@ class _Flights:
     async def _deliver(self, message: Alert | Digest, at: int) -> Outcome | None:
         outcome = await deliver_one(
             _Gate(self._channel, self._sending),
-            self._name,
+            self.name,
             message,
             dispatched_at=at,
             clock=self._clock,
             jitter=self._jitter,
-            pause=self._pause,
-            retried=lambda: self._observer.retried(self._name),
+            pause=self.pause,
+            retried=lambda: self._observer.retried(self.name),
         )
         if outcome is not None:
-            self._observer.finished(self._name, outcome, self._clock() - at)
+            self._observer.finished(self.name, outcome, self._clock() - at)
         return outcome
 
-    async def _pause(self, wait: int) -> bool:
+    async def pause(self, wait: int) -> bool:
+        """Wait so many microseconds; False if the worker stops meanwhile."""
         await self._wait(self._stop, wait / MICROS)
         return not self._stop.is_set()
 
@@ -284,17 +292,29 @@ class _Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
         """Begin where the group left off, and where it never was, LOOKBACK ago."""
-        new = [partition for partition in assigned if await self._consumer.committed(partition) is None]
-        if not new:
-            return
-        since = max(0, (self._clock() - LOOKBACK) // 1000)
-        found = await self._consumer.offsets_for_times(dict.fromkeys(new, since))
-        ends = await self._consumer.end_offsets(new)
-        for partition in new:
-            place = found.get(partition)
-            offset = ends[partition] if place is None else place.offset
-            self._consumer.seek(partition, offset)
-            self._flights.begin(partition, offset)
+        while not self._flights.is_stopped:
+            try:
+                places = await self._find(assigned)
+            except KafkaError as error:  # the client would log it and go on, with nowhere to begin
+                log.warning("channel %s: cannot find where to begin, trying again: %s", self._flights.name, error)
+                await self._flights.pause(MICROS)
+            else:
+                for partition, offset in places.items():
+                    self._consumer.seek(partition, offset)
+                    self._flights.begin(partition, offset)
+                return
+
+    async def _find(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        places = {partition: await self._consumer.committed(partition) for partition in partitions}
+        new = [partition for partition, place in places.items() if place is None]
+        if new:
+            since = max(0, (self._clock() - LOOKBACK) // 1000)
+            found = await self._consumer.offsets_for_times(dict.fromkeys(new, since))
+            ends = await self._consumer.end_offsets(new)
+            for partition in new:
+                place = found.get(partition)
+                places[partition] = ends[partition] if place is None else place.offset
+        return places
 
     async def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
         """Give up what is under way there."""
