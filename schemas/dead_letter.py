@@ -15,6 +15,7 @@ MAX_MESSAGE: Final = 500
 MAX_VALUE: Final = 1 << 20
 MAX_KEY: Final = 64 << 10
 MAX_HEADERS: Final = 256 << 10
+MAX_HEADER_COUNT: Final = 1_000
 Stage = Literal["decode", "validate", "control", "notify"]
 
 
@@ -60,11 +61,12 @@ def dead_letter_headers(
 def kept(key: bytes | None, value: bytes | None, headers: Headers) -> tuple[bytes | None, bytes | None, Headers]:
     """What a dead letter holds of a record: all of it, or the beginning of what is too large to be sent once more."""
     sizes = (len(key or b""), len(value or b""), sum(len(name) + len(held or b"") for name, held in headers))
-    if sizes[0] <= MAX_KEY and sizes[1] <= MAX_VALUE and sizes[2] <= MAX_HEADERS:
+    has_few_headers = sizes[2] <= MAX_HEADERS and len(headers) <= MAX_HEADER_COUNT
+    if sizes[0] <= MAX_KEY and sizes[1] <= MAX_VALUE and has_few_headers:
         return key, value, headers
     said = ("dlq.truncated", "key {} value {} headers {}".format(*sizes).encode())
     return (
         None if key is None else key[:MAX_KEY],
         None if value is None else value[:MAX_VALUE],
-        (*(headers if sizes[2] <= MAX_HEADERS else ()), said),
+        (*(headers if has_few_headers else ()), said),
     )

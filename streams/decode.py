@@ -12,7 +12,7 @@ from msgspec import UNSET
 from pydantic import ValidationError
 
 from schemas.control import HEADER, Forward, Redrive, RulesetRecord, Tick, is_signed, parse_control, sign
-from schemas.dead_letter import DeadReason, Stage, dead_letter_headers, kept
+from schemas.dead_letter import MAX_HEADER_COUNT, DeadReason, Stage, dead_letter_headers, kept
 from schemas.expression import FieldReference
 from schemas.time import MICROS, TimestampError, to_event_time
 from streams.fetched import Fetched
@@ -188,6 +188,9 @@ def _unusable(sizes: Int) -> dict[int, Problem]:
 
 def _control_of(record: Incoming, source: Source) -> TickStep | SwitchStep | Origin | Redriven | Problem | None:
     """What the header `tocsin` of a record says; None where there is none."""
+    if len(record.headers) > MAX_HEADER_COUNT:
+        message = f"the record has more than {MAX_HEADER_COUNT:,} headers"
+        return Problem("decode", DeadReason.OVERSIZED, message)
     headers = [value for name, value in record.headers if name == HEADER]
     if not headers:
         return None

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.dead_letter import Headers
+from schemas.dead_letter import MAX_HEADER_COUNT, Headers
 from streams import native
 from streams.kernel.columns import Int
 from streams.records import Incoming
@@ -209,9 +209,10 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _read_headers(data: bytes, at: int) -> Headers:
+    """The headers at `at`; of those that are too many, one more than a dead letter keeps."""
     count, at = _varint(data, at)
     found: list[tuple[str, bytes]] = []
-    for _ in range(count):
+    for _ in range(min(count, MAX_HEADER_COUNT + 1)):
         size, at = _varint(data, at)
         name, at = data[at : at + size].decode("utf-8", "replace"), at + size
         size, at = _varint(data, at)

@@ -18,6 +18,7 @@ from aiokafka.errors import KafkaError
 
 from schemas.alert import Reason
 from streams.notifier.policy import DECISION_HEADER
+from streams.records import Incoming
 from streams.settings import Settings
 from streams.topic_reader import TopicReader
 from streams.topics import ALERTS, TRANSITIONS
@@ -33,6 +34,9 @@ class _Said(msgspec.Struct, gc=False):
     id: str
     dedup_key: str
     reason: str
+
+
+_DECODER: Final = msgspec.json.Decoder(_Said)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +67,30 @@ class FormerDecisions:
             return self._held[1]
 
     async def _dispatched(self) -> dict[str, bool]:
-        decode = msgspec.json.Decoder(_Said).decode
         found: dict[str, bool] = {}
         async with TopicReader(self._settings.kafka_client(), self._settings.topic_prefix + ALERTS.name) as reader:
             async for record in reader.to_end():
-                said = decode(record.value or b"{}")
+                said = _read(record)
+                if said is None:
+                    continue
                 # In time once is in time: somebody was told.
                 found[said.id] = found.get(said.id, True) and said.reason == Reason.STALE
         return found
 
     async def _ended(self) -> frozenset[str]:
-        decode = msgspec.json.Decoder(_Said).decode
         found: set[str] = set()
         async with TopicReader(self._settings.kafka_client(), self._settings.topic_prefix + TRANSITIONS.name) as reader:
             async for record in reader.to_end():
-                if (DECISION_HEADER, Reason.ENDED_WHILE_HELD.encode()) in record.headers:
-                    found.add(decode(record.value or b"{}").dedup_key)
+                is_ended = (DECISION_HEADER, Reason.ENDED_WHILE_HELD.encode()) in record.headers
+                if is_ended and (said := _read(record)) is not None:
+                    found.add(said.dedup_key)
         return frozenset(found)
+
+
+def _read(record: Incoming) -> _Said | None:
+    """What a record says; None for one that is no decision: anybody may write to a topic, and that must not stop the notifier."""
+    try:
+        return _DECODER.decode(record.value or b"")
+    except msgspec.DecodeError as error:
+        log.error("notifier: no decision at offset %d of what was decided before: %s", record.offset, error)
+        return None

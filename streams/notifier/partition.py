@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from schemas.alert import Reason
-from schemas.dead_letter import DeadReason, dead_letter_headers
+from schemas.dead_letter import DeadReason, dead_letter_headers, kept
 from schemas.time import MICROS
 from streams.notifier.cooldown import CooldownStore
 from streams.notifier.former import Former
@@ -406,8 +406,9 @@ class NotifierPartition:
 
     def _dead_letter(self, record: Incoming, error: UnreadableTransitionError) -> Outgoing:
         self._observer.unreadable()
+        key, value, held = kept(record.key, record.value, tuple(record.headers))
         headers = dead_letter_headers(
-            tuple(record.headers),
+            held,
             topic=self._topic,
             partition=self._partition,
             offset=record.offset,
@@ -416,7 +417,7 @@ class NotifierPartition:
             reason=DeadReason.UNREADABLE,
             message=str(error),
         )
-        return Outgoing(DEAD_LETTERS.name, record.key, record.value, headers)
+        return Outgoing(DEAD_LETTERS.name, key, value, headers)
 
     # --- the table -------------------------------------------------------------------------------------------------
 

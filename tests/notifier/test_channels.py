@@ -197,6 +197,8 @@ async def test_an_id_that_is_no_header_is_rejected(webhook: WebhookChannel) -> N
         ("soon", None),
         ("", None),
         ("²", None),
+        ("Mon, 01 Jan 2024 00:00:99999999999999999999 GMT", None),
+        ("Mon, 01 Jan 99999 00:00:00 GMT", None),
         (formatdate(START / MICROS + 90, usegmt=True), 90 * MICROS),
         (formatdate(START / MICROS - 90, usegmt=True), 0),
         (formatdate(START / MICROS + 90), 90 * MICROS),

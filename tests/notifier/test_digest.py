@@ -54,6 +54,21 @@ def test_a_digest_is_due_when_no_more_come_or_at_last(clock: Clock) -> None:
     assert missed.is_due(clock())
 
 
+def test_a_digest_under_way_stays_so_where_its_partition_goes_and_comes_back(clock: Clock) -> None:
+    """Else its end would be taken for that of the next one, and what that tells of would be done with untold."""
+    missed = Missed("log")
+    missed.add(ONE, 4, fired("a")[0], clock())
+    clock.advance("1m")
+    assert missed.take() is not None
+    missed.forget(ONE)
+    missed.add(ONE, 4, fired("a")[0], clock())
+    clock.advance("1m")
+    assert not missed.is_due(clock())
+    missed.done()
+    assert missed.first(ONE) == 4
+    assert missed.is_due(clock())
+
+
 def test_what_is_not_told_of_is_read_again(clock: Clock) -> None:
     missed = Missed("log")
     missed.add(ONE, 4, fired("a")[0], clock())

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.dead_letter import MAX_HEADERS, MAX_KEY, MAX_MESSAGE, MAX_VALUE, DeadReason, Headers, dead_letter_headers, kept
+from schemas.dead_letter import (
+    MAX_HEADER_COUNT,
+    MAX_HEADERS,
+    MAX_KEY,
+    MAX_MESSAGE,
+    MAX_VALUE,
+    DeadReason,
+    Headers,
+    dead_letter_headers,
+    kept,
+)
 
 
 def headers_of(message: str, headers: Headers = ()) -> Headers:
@@ -49,3 +59,10 @@ def test_of_a_record_that_is_too_large_the_beginning_is_kept_and_its_sizes_are_s
     key, value, headers = kept(b"k" * (MAX_KEY + 1), None, (("h", b"x" * MAX_HEADERS),))
     assert (len(key or b""), value) == (MAX_KEY, None)
     assert [name for name, _ in headers] == ["dlq.truncated"]
+
+
+def test_headers_of_which_there_are_too_many_are_not_kept_however_small() -> None:
+    """In a batch each takes room, and three million empty ones are more than a producer sends."""
+    few: Headers = (("", b""),) * MAX_HEADER_COUNT
+    assert kept(b"k", b"v", few) == (b"k", b"v", few)
+    assert kept(b"k", b"v", (*few, ("", b""))) == (b"k", b"v", (("dlq.truncated", b"key 1 value 1 headers 0"),))

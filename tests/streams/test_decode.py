@@ -8,15 +8,18 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.control import HEADER, Forward, Redrive, RulesetRecord, parse_control, sign
-from schemas.dead_letter import DeadReason
+from schemas.dead_letter import MAX_HEADER_COUNT, DeadReason
 from schemas.expression import FieldReference
 from streams.decode import MAX_FUTURE, Decoded, Source, decode
 from streams.kernel.columns import Columns, Origin, Redriven, SwitchStep, TickStep
 from streams.partitioner import partition_of
+from streams.runtime.batches import read_batches
 from streams.topics import MAX_RECORD
 from streams.wire import parse_values
 
@@ -108,6 +111,25 @@ def test_an_array_is_taken_whole_or_not_at_all() -> None:
 def test_other_headers_are_ignored() -> None:
     decoded = decode([Record(0, event(), (("traceparent", b"\xff"), ("Tocsin", b"x"), ("dlq.reason", b"")))], ONE)
     assert len(columns_of(decoded)) == 1
+
+
+def test_a_record_with_too_many_headers_is_a_dead_letter_that_can_be_sent() -> None:
+    decoded = decode([Record(0, event(), (("", b""),) * 5_000), Record(1, event(), (("", b""),) * 1_000)], ONE)
+    assert reasons(decoded) == [(0, "oversized")]
+    assert columns_of(decoded).offset.tolist() == [1]
+    assert decoded.dead_letters[0].message == "the record has more than 1,000 headers"
+    assert len(decoded.dead_letters[0].outgoing(ONE).headers) < 10
+
+
+def test_of_very_many_headers_few_are_read() -> None:
+    """Whatever their number is, they are not worth the time."""
+    batch = DefaultRecordBatchBuilder(
+        2, 0, is_transactional=0, producer_id=-1, producer_epoch=-1, base_sequence=-1, batch_size=1 << 20
+    )
+    batch.append(0, NOW_MS, b"k", event(), [("", b"")] * 100_000)
+    fetched, _ = read_batches(bytes(batch.build()), TopicPartition("mcp.events", 0), 0, check=True)
+    assert len(fetched.headers(0)) == MAX_HEADER_COUNT + 1
+    assert reasons(decode(fetched, ONE)) == [(0, "oversized")]
 
 
 def test_records_that_take_the_slow_way_are_counted() -> None:

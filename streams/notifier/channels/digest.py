@@ -84,6 +84,7 @@ class Missed:
         self._channel = channel
         self._tallies: dict[TopicPartition, _Tally] = {}
         self._told: dict[TopicPartition, int] = {}
+        self._is_under_way = False
         self._first_at = self._last_at = 0
 
     def add(self, partition: TopicPartition, offset: int, alert: Alert, now: int) -> None:
@@ -96,7 +97,7 @@ class Missed:
     def is_due(self, now: int) -> bool:
         """Whether a digest is to be taken: none is under way, and what comes together has come."""
         waited = now - self._last_at >= QUIET or now - self._first_at >= PATIENCE
-        return bool(self._tallies) and not self._told and waited
+        return bool(self._tallies) and not self._is_under_way and waited
 
     def take(self) -> Digest | None:
         """The digest; None where only episodes ended that were told of before. `done` ends it."""
@@ -106,6 +107,7 @@ class Missed:
         if not alerts:
             self._told = {}
             return None
+        self._is_under_way = True
         firing = sorted(_all_of(tallies.values()), key=lambda alert: -SEVERITIES.index(alert.severity))
         places = sorted((partition.partition, first) for partition, first in self._told.items())
         return Digest(
@@ -120,7 +122,7 @@ class Missed:
 
     def done(self) -> None:
         """The digest that was taken is done with."""
-        self._told = {}
+        self._told, self._is_under_way = {}, False
 
     def first(self, partition: TopicPartition) -> int | None:
         """The offset of the first alert of `partition` that is not told of yet."""
@@ -128,7 +130,7 @@ class Missed:
         return self._told.get(partition, tally.first if tally is not None else None)
 
     def forget(self, partition: TopicPartition) -> None:
-        """Another worker reads `partition` now, and tells of it."""
+        """Another worker reads `partition` now, and tells of it. A digest that is under way stays so: the next waits for it."""
         self._tallies.pop(partition, None)
         self._told.pop(partition, None)
 

@@ -150,10 +150,10 @@ def retry_after(header: str | None, now: int) -> int | None:
     else:
         try:
             at = parsedate_to_datetime(header)
-        except ValueError:
+            at = at if at.tzinfo else at.replace(tzinfo=UTC)
+            wait = int(at.timestamp()) * MICROS - now
+        except (ValueError, OverflowError):
             return None
-        at = at if at.tzinfo else at.replace(tzinfo=UTC)
-        wait = int(at.timestamp()) * MICROS - now
     return min(max(wait, 0), MAX_RETRY_AFTER)
 
 
