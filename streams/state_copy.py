@@ -81,7 +81,11 @@ class CopyWriter:
         self._file: IO[bytes]
 
     def __enter__(self) -> Self:
-        self._file = tempfile.NamedTemporaryFile(dir=self._path.resolve().parent, prefix=f".{self._path.name}.", delete=False)
+        folder = self._path.resolve().parent
+        try:
+            self._file = tempfile.NamedTemporaryFile(dir=folder, prefix=f".{self._path.name}.", delete=False)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(folder)) from error  # not a name that nobody has given
         self._write(MAGIC)
         return self
 

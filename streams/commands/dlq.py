@@ -230,7 +230,8 @@ def redrive(
     often, by whomever and in whatever form it is redriven. What would be refused again is named and left out.
     Records can be redriven for 14 days after they were first appended. A record that was cut needs --value.
 
-    Exit status: 0 all that was chosen was sent, 1 some was refused or nothing was sent, 2 unusable settings.
+    Exit status: 0 all that was chosen was sent (--dry-run: can be sent), 1 some was refused, left or not there, 2 unusable
+    settings.
     """
     chosen = Filter(frozenset(reasons), partition, since)
     if bool(places) == (chosen != Filter() or everything):
@@ -243,16 +244,16 @@ def redrive(
     except OSError as error:
         raise Failure(f"{value} cannot be read: {error.strerror}") from None
     try:
-        refused = connected(configured, _redrive(configured, places, chosen, body, dry_run=dry_run, yes=yes or len(places) == 1))
+        is_all = connected(configured, _redrive(configured, places, chosen, body, dry_run=dry_run, yes=yes or len(places) == 1))
     except NoDeadLetterError as error:
         raise Failure(str(error)) from None
-    sys.exit(1 if refused else 0)
+    sys.exit(0 if is_all else 1)
 
 
 async def _redrive(
     settings: Settings, places: Sequence[Place], chosen: Filter, body: bytes | None, *, dry_run: bool, yes: bool
-) -> int:
-    """Check, ask and send; how many were refused."""
+) -> bool:
+    """Check, ask and send; whether all was sent that was chosen, or can be."""
     topic = settings.topic_prefix + EVENTS.name
     redriver = Redriver(topic, await extents_of(settings, topic), settings.control_key.encode() or None)
     good: set[Place] = set()
@@ -268,11 +269,14 @@ async def _redrive(
             left += 1
     rest = f"; {left} more are left for the next call" if left else ""
     click.echo(f"{len(good)} dead letters can be redriven, {refused} would be refused again{rest}")
-    if dry_run or not good or not (yes or _confirmed(len(good), topic)):
-        return refused
+    is_all = bool(good) and not refused and not left
+    if dry_run or not good:
+        return is_all
+    if not (yes or _confirmed(len(good), topic)):
+        return False
     sent = await _send(settings, redriver, _meant(settings, places, chosen), good, body)
     click.echo(f"{sent} records sent to {topic}; each counts once, whatever was redriven before")
-    return refused
+    return is_all and sent == len(good)
 
 
 async def _meant(settings: Settings, places: Sequence[Place], chosen: Filter) -> AsyncIterator[Letter]:

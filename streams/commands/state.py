@@ -87,6 +87,10 @@ async def _verify(settings: Settings, partitions: tuple[int, ...], copy: CopyRea
                     f"give a copy that goes up to {error.begin - 1} or further by --from"
                 )
                 continue
+            except (MissingRulesetError, NewerCopyError) as error:
+                same = False
+                click.echo(f"partition {partition}: not compared: {error}")
+                continue
             if found.applied < 0 and not found.differences:
                 click.echo(f"partition {partition}: no state yet")
                 continue

@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import GroupCoordinatorNotAvailableError
 
 from schemas.rule import Ruleset
 from streams.kernel.group import split_cell_key, split_group_key
@@ -166,6 +167,11 @@ async def _covered(settings: Settings, partition: int, table: ChangelogTable) ->
         await admin.start()
         try:
             offsets = await admin.list_consumer_group_offsets(group_name(settings.group, ENGINE))
+        except GroupCoordinatorNotAvailableError as error:
+            raise RepairError(
+                f"partition {partition} has no state, and the brokers keep no offsets of groups: either no worker has ever run "
+                "there, and there is nothing to rebuild, or they are starting; try again then"
+            ) from error
         finally:
             await admin.close()
         topic = topics_of(settings)[ENGINE]
