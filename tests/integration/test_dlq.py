@@ -136,6 +136,7 @@ async def test_redrive_asks_and_refuses_what_it_cannot_find(
         assert "there is no dead letter 9/9" in await said(stage, "dlq", "redrive", "9/9", status=1)
         assert "give either places, or filters" in await said(stage, "dlq", "redrive", status=2)
         assert "0 dead letters" in await said(stage, "dlq", "list")
+        assert "0 dead letters can be redriven" in await said(stage, "dlq", "redrive", "--all", "--yes", status=1)
 
         await send(stage, json.dumps(event()).encode())
         await bury(stage, json.dumps(event()).encode(), 3_600_000)
