@@ -20,6 +20,8 @@ from streams.topic_reader import MissingTopicError, TopicReader
 from streams.topics import ENGINE, EVENTS, NOTIFIER, RULES, changelog_name
 
 MAX_REQUEST: Final = int(RULES.config["max.message.bytes"])
+_AT_ONCE: Final = 500
+"""Documents that are sent together: all that wait for room in a batch are woken by each that goes, which thousands outlast."""
 
 
 class Deployer:
@@ -82,7 +84,9 @@ class Deployer:
     async def carry_out(self, plan: Plan) -> Deploy:
         """Make the ruleset of `plan` active. Raises DeployError where another deploy came between."""
         now = time.time_ns() // 1_000_000
-        await asyncio.gather(*[self._send(key, value) for key, value in self._log.lacks(plan.ruleset, now)])
+        documents = self._log.lacks(plan.ruleset, now)
+        for first in range(0, len(documents), _AT_ONCE):
+            await asyncio.gather(*[self._send(key, value) for key, value in documents[first : first + _AT_ONCE]])
         deploy = await self._claim(plan)
         await self.announce(deploy)
         await self._send(f"deployed/{deploy.seq:010}", to_json({"seq": deploy.seq, "id": deploy.id}))
