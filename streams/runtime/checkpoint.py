@@ -69,7 +69,8 @@ class Saved(Protocol):
 class Partition:
     """A fold and what it has not saved yet.
 
-    After an error nothing more is saved, since its state may be ahead of what was sent.
+    After an error nothing more is saved, since its state may be ahead of what was sent. Nor is anything folded then, or after a
+    chunk that was abandoned: what waits behind it does not follow what was folded last.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class Partition:
         self._marker = fold.applied
         self._dirty_since: float | None = None
         self._step = FIRST_STEP
-        self._failed = False
+        self._failed = self._ended = False
         self._waits_since: float | None = None
 
     @property
@@ -105,6 +106,8 @@ class Partition:
             at = first = bisect.bisect_right(records, self.fold.applied, key=attrgetter("offset"))
             while at < len(records):
                 part = records[at : at + self._step]
+                if self._ended:
+                    raise AbandonedError(f"partition {self.number} was given up while these records waited")
                 await self._fold(part)
                 at += len(part)
                 await asyncio.sleep(0)
@@ -112,7 +115,7 @@ class Partition:
 
     async def wake(self, now: int) -> None:
         """Let the fold do what is due at `now`, microseconds."""
-        if self._turn.locked() or self._failed:
+        if self._turn.locked() or self._ended:
             return
         async with self._turn:
             with self._guarded():
@@ -124,8 +127,17 @@ class Partition:
     async def checkpoint(self) -> None:
         """Store what is unsaved. Nothing happens after an error."""
         async with self._turn:
-            if self._dirty_since is not None and not self._failed:
-                await self._checkpoint()
+            await self._save()
+
+    async def finish(self) -> None:
+        """Store what is unsaved, after the chunks that are here, before the partition goes. Nothing is folded any more."""
+        async with self._turn:
+            self._ended = True
+            await self._save()
+
+    async def _save(self) -> None:
+        if self._dirty_since is not None and not self._failed:
+            await self._checkpoint()
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -133,16 +145,17 @@ class Partition:
         try:
             yield
         except AbandonedError:
+            self._ended = True
             raise
         except asyncio.CancelledError as error:
-            self._failed = True
+            self._failed = self._ended = True
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
             # A task that ends by a cancellation ends without a word, and this partition would never be saved again.
             raise CancelledWaitError(f"partition {self.number}: what it waited for was cancelled") from error
         except BaseException:
-            self._failed = True
+            self._failed = self._ended = True
             raise
 
     async def _fold(self, part: Sequence[Incoming]) -> None:

@@ -161,7 +161,7 @@ class Partitions:
 
     async def finish(self) -> None:
         """Save what is unsaved, while the partitions are still ours."""
-        results = await asyncio.gather(*[partition.checkpoint() for partition in self._open.values()], return_exceptions=True)
+        results = await asyncio.gather(*[partition.finish() for partition in self._open.values()], return_exceptions=True)
         for error in results:
             if isinstance(error, BaseException):
                 self.fail(error)

@@ -221,3 +221,57 @@ async def test_what_a_wake_leads_to_is_sent_and_saved() -> None:
     assert [outgoing.value for outgoing in world.sent] == [b"ring"]
     await partition.checkpoint()
     assert b"rang" in world.held
+
+
+async def settle() -> None:
+    """Let everything go on until it waits for something."""
+    for _ in range(200):
+        await asyncio.sleep(0)
+
+
+class Gated(CountingFold):
+    """Folds from offset 10 on when it is let, or fails."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__()
+        self.go, self.error = asyncio.Event(), error
+
+    async def process(self, records: Sequence[Incoming]) -> Sequence[Outgoing]:
+        if records[0].offset >= 10:
+            await self.go.wait()
+            if self.error is not None:
+                raise self.error
+        return await super().process(records)
+
+
+async def test_the_last_checkpoint_waits_for_the_chunks_that_are_here_and_nothing_is_folded_after_it() -> None:
+    world, fold = World(), Gated()
+    partition = partition_of(world, fold)
+    await partition.process(records(0, 9))
+    chunks = [asyncio.create_task(partition.process(records(first, first + 9))) for first in (10, 20)]
+    await settle()
+    finishing = asyncio.create_task(partition.finish())
+    await settle()
+    late = asyncio.create_task(partition.process(records(30, 39)))
+    await settle()
+    assert world.markers == []
+    fold.go.set()
+    await asyncio.gather(*chunks, finishing)
+    with pytest.raises(AbandonedError):
+        await late
+    assert (world.markers, fold.applied) == ([29], 29)
+
+
+@pytest.mark.parametrize(("error", "markers"), [(AbandonedError("goes to another worker"), [9]), (RuntimeError("broken"), [])])
+async def test_a_chunk_that_waits_behind_one_that_was_not_folded_is_not_folded(error: Exception, markers: list[int]) -> None:
+    """It would pass over the records of the one before, and the marker would say that they were counted."""
+    world, fold = World(), Gated(error)
+    partition = partition_of(world, fold)
+    await partition.process(records(0, 9))
+    chunks = [asyncio.create_task(partition.process(records(first, first + 9))) for first in (10, 20)]
+    await settle()
+    fold.go.set()
+    outcomes = await asyncio.gather(*chunks, return_exceptions=True)
+    await partition.finish()
+    assert [type(outcome) for outcome in outcomes] == [type(error), AbandonedError]
+    assert (fold.applied, fold.cells, world.markers) == (9, {b"k": (10, 10)}, markers)
