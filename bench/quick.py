@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import os
 import re
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -27,7 +24,8 @@ from aiokafka.errors import KafkaError
 ROOT: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bench.workload import RATE, Workload  # noqa: E402 (the path is set above, so that the script runs as a file)
+from bench.process import BenchError, cpu_seconds, metric, worker  # noqa: E402 (the path is set above, so that the script runs as a file)
+from bench.workload import RATE, Workload  # noqa: E402
 from streams.partitioner import murmur2  # noqa: E402
 from streams.settings import Settings  # noqa: E402
 from streams.topics import ENGINE, EVENTS, NOTIFIER, TOPICS, changelog  # noqa: E402
@@ -36,11 +34,6 @@ from tests.servers.kafka import KafkaServer  # noqa: E402
 from tests.servers.process import free_port  # noqa: E402
 
 PARTITIONS: Final = 4
-TICKS: Final = os.sysconf("SC_CLK_TCK")
-
-
-class BenchError(RuntimeError):
-    """A side could not be measured; says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,30 +61,6 @@ class Result:
     def cpu(self) -> float:
         """Microseconds of CPU per event, all threads of the worker."""
         return (self.last.cpu - self.first.cpu) / (self.last.events - self.first.events) * 1e6
-
-
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-@contextlib.contextmanager
-def worker(command: list[str], variables: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process whose output goes to `log`; ended in the end."""
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=variables, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
-        )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def run_to_end(settings: Mapping[str, str], *arguments: str) -> None:
@@ -140,13 +109,7 @@ async def load(settings: Settings, workload: Workload) -> None:
 
 def counted(port: int) -> int:
     """Events that the engine has counted, by its metrics; 0 while it does not answer."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-            text = answer.read().decode()
-    except OSError:
-        return 0
-    found = re.search(r"^tocsin_events_counted_total (\S+)$", text, re.MULTILINE)
-    return int(float(found[1])) if found else 0
+    return int(metric(port, "tocsin_events_counted_total"))
 
 
 def measure_engine(settings: Mapping[str, str], events: int, folder: Path) -> Result:

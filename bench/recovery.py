@@ -23,7 +23,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 ROOT: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bench.quick import BenchError, worker  # noqa: E402 (the path is set above, so that the script runs as a file)
+from bench.process import BenchError, worker  # noqa: E402 (the path is set above, so that the script runs as a file)
 from streams.operations.metrics import Metrics  # noqa: E402
 from streams.runtime import logs  # noqa: E402
 from streams.runtime.app import RoleApp, build_app  # noqa: E402
