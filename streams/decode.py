@@ -316,10 +316,10 @@ def _parse(fetched: Fetched, places: Int) -> _Parsed:
     """The records at `places`, which the scanner leaves to a decoder that makes objects."""
     found, problems, strict = parse_values(fetched.values(places))
     by_place = {int(places[at]): problem for at, problem in problems.items()}
-    lengths = [len(each) if type(each) is list else 1 for each in found]
+    lengths = np.array([len(each) if type(each) is list else 1 for each in found], dtype=np.int64)
     events = list(itertools.chain.from_iterable([each if type(each) is list else (each,) for each in found]))
     place = np.repeat(places, lengths)
-    index = np.arange(len(place), dtype=np.int64) - np.repeat(np.cumsum(lengths, dtype=np.int64) - lengths, lengths)
+    index = np.arange(len(place), dtype=np.int64) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     ts = np.zeros(len(events), dtype=np.int64)
     for row, event in enumerate(events):
         for name, default in DEFAULTS.items():

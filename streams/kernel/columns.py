@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from schemas.expression import FieldReference, Predicate, type_of
 from streams.kernel.distinct import distinct
+from streams.kernel.group import encode_key
 
 Int = NDArray[np.int64]
 Bool = NDArray[np.bool_]
@@ -45,10 +46,14 @@ class Text(NamedTuple):
 
 
 class Groups(NamedTuple):
-    """A grouping: `codes` int64[n] into `keys`, each a tuple of texts."""
+    """A grouping: `codes` int64[n] number the keys, which stand one after the other in `keys`, as table keys hold them.
+
+    Key i ends before `ends[i]`, int64.
+    """
 
     codes: Int
-    keys: list[tuple[str, ...]]
+    keys: bytes
+    ends: Int
 
 
 class Fields(Protocol):
@@ -172,10 +177,9 @@ class Columns:
                 # Dense after every name, so that the product of many large vocabularies cannot overflow.
                 codes, _ = distinct(codes * (len(words) + 1) + column + 1)
             codes, first = distinct(codes)
-            keys = [
-                tuple(words[column[row]] if column[row] != MISSING else "" for column, words in texts) for row in first.tolist()
-            ]
-            found = self._groups[by] = Groups(codes, keys)
+            parts = [[words[code] if code != MISSING else "" for code in column[first].tolist()] for column, words in texts]
+            keys = [encode_key(key) for key in zip(*parts, strict=True)]
+            found = self._groups[by] = Groups(codes, b"".join(keys), np.cumsum([*map(len, keys)], dtype=np.int64))
         return found
 
 

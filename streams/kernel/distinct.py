@@ -1,4 +1,4 @@
-"""What is distinct among the rows of a chunk, and whose they are."""
+"""What is distinct among the rows of a chunk."""
 
 from __future__ import annotations
 
@@ -18,12 +18,3 @@ def distinct(values: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.i
         native.at(codes, np.int64), native.at(firsts, np.int64),
     )  # fmt: skip
     return codes, firsts[:count]
-
-
-def by_member(members: NDArray[np.int64], count: int) -> tuple[NDArray[np.int64], list[int]]:
-    """The rows of the members 0 to `count` - 1 one after the other, each one's in order, and where each one's end."""
-    order, ends = np.empty(len(members), dtype=np.int64), np.zeros(count, dtype=np.int64)
-    native.library.tocsin_order(
-        native.at(members, np.int64), len(members), native.at(ends, np.int64), count, native.at(order, np.int64)
-    )  # fmt: skip
-    return order, ends.tolist()

@@ -1,7 +1,8 @@
-"""Judging: what a rule makes of its windows, exactly, and whether a run of events can change it at all."""
+"""A rule as it is judged (native/judging.zig), and what of a judgement is told."""
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -10,10 +11,12 @@ from schemas.condition import SEVERITIES, Threshold
 from schemas.measure import Count, Max, Mean, Min, Rate, Ratio, Regression, Sum
 from schemas.number import SCALE, exact_fixed
 from schemas.rule import Rule, fingerprint_of_aggregate
-from streams.kernel.aggregates import Aggregate, Value, reach, result
-from streams.kernel.lifecycle import Episode, Firing, Pending, Timing, Verdict
+from streams.kernel.aggregates import Aggregate, Value, result
 
 _QUANTITIES: Final = (Count, Rate, Sum)
+_MEASURES: Final = (Count, Rate, Sum, Mean, Min, Max, Ratio, Regression)
+_COMPARISONS: Final = ("above", "below", "equal")
+"""Both in the order of native/judging.zig."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,25 +28,6 @@ class Bound:
     high: int
     at_least: int
     full_only: bool
-
-    def holds(self, value: Value) -> bool:
-        """Whether `value` compares as the threshold asks."""
-        number, per = value[0] * SCALE, value[1]
-        if self.comparison == "above":
-            return number > self.high * per
-        if self.comparison == "below":
-            return number < self.low * per
-        return self.low * per <= number <= self.high * per
-
-    def holds_throughout(self, least: Value, largest: Value) -> Verdict:
-        """Whether every value from `least` to `largest` holds (True), none does (False), or it depends (None)."""
-        if self.comparison != "equal":
-            first, last = self.holds(least), self.holds(largest)
-            return first if first is last else None
-        if self.holds(least) and self.holds(largest):
-            return True
-        outside = largest[0] * SCALE < self.low * largest[1] or least[0] * SCALE > self.high * least[1]
-        return False if outside else None
 
     @property
     def shown(self) -> float | tuple[float, float]:
@@ -72,16 +56,8 @@ class Plan:
         self.quantity = isinstance(rule.measure, _QUANTITIES)
         self.levels = tuple(self._bound(level.when) for level in rule.levels)
         self.recover = None if rule.recover is None else self._bound(rule.recover)
-        self.span = rule.over // rule.every
-        """Slices of the window."""
         self.baseline_span = rule.measure.baseline // rule.every if isinstance(rule.measure, Regression) else 0
-        self.timing = Timing(
-            rule.hold_for,
-            rule.keep_firing_for,
-            rule.no_data_after,
-            any(level.full_only for level in self.levels),
-            tuple(SEVERITIES.index(level.severity) for level in rule.levels),
-        )
+        self.ranks = tuple(SEVERITIES.index(level.severity) for level in rule.levels)
 
     @cached_property
     def state_id(self) -> bytes:
@@ -107,80 +83,25 @@ class Plan:
         """The value of the measure over `window`."""
         return result(self.measure, window, self.over, baseline)
 
-    def verdicts(self, windows: Windows) -> tuple[Verdict, ...]:
-        """Per level: holds, fails or unknown."""
-        value = self.value(windows.judged, windows.baseline)
-        full = None if windows.full is None else self.value(windows.full, windows.baseline)
-        return tuple(
-            self._verdict(level, windows.full, full) if level.full_only else self._verdict(level, windows.judged, value)
-            for level in self.levels
-        )
+    def packed(self, max_groups: int, block: int) -> bytes:
+        """The rule as native/judging.zig takes it: at most so many groups, judged in blocks of so many rows."""
+        rule, unused = self.rule, len(SEVERITIES) - len(self.levels)
+        head = _HEAD.pack(
+            _MEASURES.index(type(self.measure)), self.over, self.every, self.baseline_span, max_groups, block, self.state_id,
+            rule.hold_for, rule.keep_firing_for, rule.no_data_after, any(bound.full_only for bound in self.levels),
+            len(self.levels), *self.ranks, *[0] * unused,
+        )  # fmt: skip
+        nothing = bytes(_BOUND.size)
+        levels = [*map(_packed, self.levels), *[nothing] * unused]
+        recover = nothing if self.recover is None else _packed(self.recover)
+        return b"".join([head, *levels, _FLAG.pack(self.recover is not None), recover])
 
-    def recovered(self, windows: Windows, levels: tuple[Verdict, ...]) -> Verdict:
-        """Whether a firing episode recovers."""
-        window = windows.judged
-        if self.quantity:
-            if windows.full is None:
-                return None
-            window = windows.full
-            full = self.value(window, windows.baseline)
-            levels = tuple(self._verdict(level, window, full) for level in self.levels)
-        if True in levels:
-            return False
-        if None in levels:
-            return None
-        if self.recover is None:
-            return True
-        return self._verdict(self.recover, window, self.value(window, windows.baseline))
 
-    @staticmethod
-    def _verdict(bound: Bound, window: Aggregate | None, value: Value | None) -> Verdict:
-        if window is None or value is None or window.count < bound.at_least:
-            return None
-        return bound.holds(value)
+_HEAD: Final = struct.Struct("=6q8s5q4q")
+_FLAG: Final = struct.Struct("=q")
+_BOUND: Final = struct.Struct("=qqQqQqq")
 
-    def cannot_change(
-        self, episode: Episode | None, before: Aggregate, added: Aggregate, baseline: tuple[int, int] | None, until: int
-    ) -> bool:
-        """Whether judging after each of the events in `added`, up to stream time `until`, surely leaves `episode` as it is.
 
-        `before` is the judged window without them. Full-only thresholds are unknown at rows and change nothing there.
-        """
-        if isinstance(episode, Pending) and all(start is None for start in episode.since):
-            return False  # a deploy took its levels away: it ends at the next judgement
-        within = reach(self.measure, before, added, self.over, baseline)
-        levels = tuple(self._throughout(level, before, added, within) for level in self.levels)
-        if any(level == "depends" for level in levels):
-            return False
-        since: tuple[int | None, ...] = (None,) * len(levels) if episode is None else episode.since
-        for level, (verdict, start) in enumerate(zip(levels, since, strict=True)):
-            if verdict is False and start is not None:
-                return False
-            if verdict is True:
-                if start is None:
-                    return False
-                announced = isinstance(episode, Firing) and self.timing.ranks[level] <= episode.rank
-                if not announced and until - start >= self.timing.hold_for:
-                    return False
-        if not isinstance(episode, Firing) or self.quantity:
-            return True
-        if True in levels:
-            return episode.recovering is None
-        if None in levels:
-            return True
-        return (
-            episode.recovering is None
-            and self.recover is not None
-            and self._throughout(self.recover, before, added, within) is False
-        )
-
-    @staticmethod
-    def _throughout(bound: Bound, before: Aggregate, added: Aggregate, within: tuple[Value, Value] | None) -> Verdict | str:
-        """The verdict of `bound` after every event of `added`, or "depends".
-
-        It may be unknown after the first of them, for want of samples or a value: that changes nothing at a row.
-        """
-        if bound.full_only or within is None or before.count + added.count < bound.at_least:
-            return None
-        verdict = bound.holds_throughout(*within)
-        return "depends" if verdict is None else verdict
+def _packed(bound: Bound) -> bytes:
+    low, high = ((each >> 64, each & (1 << 64) - 1) for each in (bound.low, bound.high))
+    return _BOUND.pack(_COMPARISONS.index(bound.comparison), *low, *high, bound.at_least, bound.full_only)

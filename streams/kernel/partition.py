@@ -15,7 +15,7 @@ from schemas.dead_letter import DeadReason
 from schemas.rule import Ruleset
 from streams.kernel.columns import Bool, Chunk, Columns, Int, Origin, SwitchStep, TickStep
 from streams.kernel.failing import FAILING, Failed, split_failing_key
-from streams.kernel.group import CELL, GROUP, split_cell_key, split_group_key
+from streams.kernel.group import CELL, GROUP, state_id_of
 from streams.kernel.groups import Entry, Rows, RuleGroups
 from streams.kernel.judge import Plan
 from streams.kernel.redriven import MAX_REDRIVEN, REDRIVEN, Admission, RedrivenOrigins
@@ -184,7 +184,7 @@ class PartitionState:
             name = plan.rule.name
             held = before.get(name)
             if held is not None and held.continues(plan):
-                held.replan(plan, decider)
+                held.replan(plan, decider.at)
                 self._rules[name] = before.pop(name)
             else:
                 self._rules[name] = RuleGroups(plan, self.topic, self.partition, self.max_groups)
@@ -212,7 +212,7 @@ class PartitionState:
     @property
     def group_count(self) -> int:
         """Groups of all rules."""
-        return sum(len(groups.groups) for groups in self._rules.values())
+        return sum(len(groups) for groups in self._rules.values())
 
     @property
     def failing(self) -> tuple[str, ...]:
@@ -276,12 +276,10 @@ class PartitionState:
         by_id = {groups.plan.state_id: groups for groups in self._rules.values()}
         for table_key, value in held.items():
             if table_key[:1] == GROUP:
-                state_id, key = split_group_key(table_key)
-                by_id[state_id].restore_group(key, value)
+                by_id[state_id_of(table_key)].restore_group(table_key, value)
         for table_key, value in held.items():
             if table_key[:1] == CELL:
-                state_id, key, number = split_cell_key(table_key)
-                by_id[state_id].restore_cell(key, number, value)
+                by_id[state_id_of(table_key)].restore_cell(table_key, value)
             elif table_key[:1] == FAILING:
                 by_id[split_failing_key(table_key)].restore_failure(value)
 

@@ -135,7 +135,7 @@ def _deciding(
 
 def _bound_of(plan: Plan, episode: Firing) -> Bound | None:
     """The threshold of the severity that the episode has; None where a deploy took that level away."""
-    return next((bound for bound, rank in zip(plan.levels, plan.timing.ranks, strict=True) if rank == episode.rank), None)
+    return next((bound for bound, rank in zip(plan.levels, plan.ranks, strict=True) if rank == episode.rank), None)
 
 
 def _reason(outcome: Fired | Raised | Resolved) -> Reason:

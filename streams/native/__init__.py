@@ -47,21 +47,61 @@ class Column(Structure):
 
 
 class Rows(Structure):
-    """Rows that are added up, see rows.zig."""
+    """Rows that are folded, see groups.zig."""
 
     _fields_: ClassVar = [
-        ("touched", c_void_p), ("cells", c_void_p), ("count", c_size_t), ("chunk", c_size_t),
-        ("offset", c_void_p), ("weight", c_void_p), ("of", c_void_p), ("values", c_void_p),
+        ("count", c_size_t), ("start", c_size_t), ("end", c_size_t), ("before", c_int64),
+        ("ts", c_void_p), ("weight", c_void_p), ("offset", c_void_p), ("index", c_void_p), ("append_time", c_void_p),
+        ("times", c_void_p), ("touched", c_void_p), ("touched_count", c_size_t), ("of", c_void_p), ("values", c_void_p),
+        ("codes", c_void_p), ("keys", c_char_p), ("key_ends", c_void_p), ("key_count", c_size_t),
     ]  # fmt: skip
 
 
-class Cells(Structure):
-    """What they add up to, see rows.zig."""
+class Decider(Structure):
+    """The record that decides, see groups.zig."""
+
+    _fields_: ClassVar = [("offset", c_int64), ("index", c_int64), ("append_time", c_int64)]
+
+
+class Wide(Structure):
+    """A 128 bit integer, see judging.zig."""
+
+    _fields_: ClassVar = [("high", c_int64), ("low", c_uint64)]
+
+    def __int__(self) -> int:
+        return int(self.high) << 64 | int(self.low)
+
+
+class Window(Structure):
+    """The slices of a window as one, see groups.zig."""
 
     _fields_: ClassVar = [
-        ("size", c_size_t), ("count", c_void_p), ("events", c_void_p), ("of", c_void_p), ("first_offset", c_void_p),
-        ("last_offset", c_void_p), ("sum_high", c_void_p), ("sum_low", c_void_p), ("smallest", c_void_p), ("largest", c_void_p),
+        ("count", c_int64), ("events", c_int64), ("of", c_int64), ("first_offset", c_int64), ("last_offset", c_int64),
+        ("sum", Wide), ("smallest", Wide), ("largest", Wide),
     ]  # fmt: skip
+
+
+class Outcome(Structure):
+    """What there is to tell, see groups.zig."""
+
+    _fields_: ClassVar = [
+        ("decider", Decider), ("at", c_int64), ("kind", c_int64), ("level", c_int64), ("key", c_void_p), ("key_size", c_size_t),
+        ("opening", c_int64 * 3), ("rank", c_int64), ("ordinal", c_int64), ("reach", c_int64 * 3), ("has_windows", c_int64),
+        ("has_full", c_int64), ("has_baseline", c_int64), ("boundary", c_int64), ("judged", Window), ("full", Window),
+        ("baseline_sum", Wide), ("baseline_count", c_int64),
+    ]  # fmt: skip
+
+
+class Counts(Structure):
+    """Rows since they were last asked for, see groups.zig."""
+
+    _fields_: ClassVar = [("judged", c_int64), ("late", c_int64), ("overflow", c_int64)]
+
+
+class Taken(Structure):
+    """What the table is told, see groups.zig."""
+
+    _fields_: ClassVar = [("data", c_void_p), ("size", c_size_t), ("items", c_void_p), ("count", c_size_t)]
 
 
 _REFERENCE: Final = ctypes.POINTER
@@ -73,8 +113,21 @@ _FUNCTIONS: Final[dict[str, tuple[list[Any], Any]]] = {
     "tocsin_numbers": ([_REFERENCE(Column), c_void_p], None),
     "tocsin_intern": ([_REFERENCE(Column), c_uint64, c_void_p, c_size_t, c_void_p, c_void_p], c_size_t),
     "tocsin_distinct": ([c_void_p, c_size_t, c_void_p, c_size_t, c_void_p, c_void_p], c_size_t),
-    "tocsin_order": ([c_void_p, c_size_t, c_void_p, c_size_t, c_void_p], None),
-    "tocsin_reduce": ([_REFERENCE(Rows), _REFERENCE(Cells)], None),
+    "tocsin_groups_new": ([c_char_p, c_bool], c_void_p),
+    "tocsin_groups_free": ([c_void_p], None),
+    "tocsin_groups_begin": ([c_void_p], None),
+    "tocsin_groups_fold": ([c_void_p, _REFERENCE(Rows), _REFERENCE(c_void_p)], c_size_t),
+    "tocsin_groups_close": ([c_void_p, c_int64, c_int64, _REFERENCE(Decider), _REFERENCE(c_void_p)], c_size_t),
+    "tocsin_groups_end": ([c_void_p, _REFERENCE(Decider), c_int64, _REFERENCE(c_void_p)], c_size_t),
+    "tocsin_groups_roll_back": ([c_void_p], None),
+    "tocsin_groups_replan": ([c_void_p, c_char_p, c_void_p, c_int64], None),
+    "tocsin_groups_count": ([c_void_p], c_size_t),
+    "tocsin_groups_dirty": ([c_void_p], c_size_t),
+    "tocsin_groups_take_counts": ([c_void_p, _REFERENCE(Counts)], None),
+    "tocsin_groups_take": ([c_void_p, _REFERENCE(Taken)], None),
+    "tocsin_groups_release": ([c_void_p], None),
+    "tocsin_groups_restore_group": ([c_void_p, c_char_p, c_size_t, c_char_p, c_size_t], c_bool),
+    "tocsin_groups_restore_slice": ([c_void_p, c_char_p, c_size_t, c_int64, c_char_p, c_size_t], c_bool),
     "tocsin_attribute": ([_REFERENCE(Column), c_char_p, c_size_t, c_void_p, c_void_p, c_void_p], None),
 }
 

@@ -8,5 +8,6 @@ comptime {
     _ = @import("batch.zig");
     _ = @import("column.zig");
     _ = @import("event.zig");
+    _ = @import("groups.zig");
     _ = @import("rows.zig");
 }

@@ -117,8 +117,10 @@ def by_kernel(
 
 
 def save(state: PartitionState, table: Table) -> None:
-    """Fold what changed into the table, as the changelog does."""
-    for key, value in state.take_dirty():
+    """Fold what changed into the table, as the changelog does. A key that came twice would depend on the order."""
+    changed = state.take_dirty()
+    assert len(dict(changed)) == len(changed)
+    for key, value in changed:
         if value is None:
             table.pop(key, None)
         else:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from schemas.rule import Rule
-from streams.kernel.groups import RuleGroups
+from streams.kernel.groups import Rows, RuleGroups
+from streams.kernel.transition import Decider
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,23 +26,32 @@ class Raising:
 
 def plant(raising: Callable[[Rule, int], bool]) -> Callable[[], None]:
     """Make the kernel raise, after it has done all that it does, so that there is something to undo. Returns how to end that."""
-    count, judge = RuleGroups._count, RuleGroups._judge_boundary
+    fold, close = RuleGroups._fold, RuleGroups._close
 
-    def counting(self: RuleGroups, rows: Any, touched: Any, *arguments: Any) -> None:
-        count(self, rows, touched, *arguments)
-        if any(raising(self.plan.rule, offset) for offset in np.unique(rows.columns.offset[touched]).tolist()):
+    def folding(self: RuleGroups, rows: Rows) -> None:
+        """Row by row, since a boundary is judged only where there are groups by then."""
+        rule, steps = self.plan.rule, []
+        touched = set(self.touched(rows)[0].tolist())
+        for row in range(rows.start, rows.end):
+            before = rows.before if row == rows.start else int(rows.times[row - 1])
+            is_boundary = before // rule.every != int(rows.times[row]) // rule.every
+            if row in touched or (is_boundary and len(self)):
+                steps.append(int(rows.columns.offset[row]))
+            fold(self, replace(rows, start=row, end=row + 1, before=before))
+        if any(raising(rule, offset) for offset in steps):
             raise ZeroDivisionError
 
-    def judging(self: RuleGroups, group: Any, reach: Any, decider: Any) -> None:
-        judge(self, group, reach, decider)
-        if raising(self.plan.rule, decider(0).offset):
+    def closing(self: RuleGroups, before: int, decider: Decider) -> None:
+        had = len(self)
+        close(self, before, decider)
+        if had and raising(self.plan.rule, decider.offset):
             raise ZeroDivisionError
 
-    def put(counting: Any, judging: Any) -> None:
-        RuleGroups._count, RuleGroups._judge_boundary = counting, judging  # type: ignore[method-assign]
+    def put(folding: Any, closing: Any) -> None:
+        RuleGroups._fold, RuleGroups._close = folding, closing  # type: ignore[method-assign]
 
-    put(counting, judging)
-    return lambda: put(count, judge)
+    put(folding, closing)
+    return lambda: put(fold, close)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import pytest
 
 from schemas.alert import RULE_FAILING, Reason
 from schemas.rule import Rule, Ruleset
+from streams.kernel.groups import Rows, RuleGroups
 from streams.kernel.judge import Plan as RulePlan
 from tests.kernel.drawing import drawn, edited, lines, log, micros, row, rule, tick
 from tests.kernel.folds import MAX_GROUPS, Outcome, Plan, agree, by_kernel, by_oracle
@@ -123,7 +124,7 @@ def test_want_of_memory_is_no_failure_of_a_rule(monkeypatch: pytest.MonkeyPatch)
     def want(*_: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(RulePlan, "cannot_change", want)
+    monkeypatch.setattr(RuleGroups, "_fold", want)
     with pytest.raises(MemoryError):
         by_kernel(log([GOOD], row(0)))
 
@@ -147,14 +148,14 @@ def test_an_error_of_a_chunk_that_no_record_has_fails_nothing(monkeypatch: pytes
     """Then the rule is folded record by record, and exact."""
     records = log([GOOD], *(row(n / 10, f"s{n % 3}") for n in range(30)))
     expected = by_oracle(records)
-    cannot_change = RulePlan.cannot_change
+    fold = RuleGroups._fold
 
-    def bounding(self: RulePlan, episode: Any, before: Any, added: Any, *rest: Any) -> bool:
-        if added.events > 1:
+    def bounded(self: RuleGroups, rows: Rows) -> None:
+        fold(self, rows)
+        if len(self.touched(rows)[0]) > 1:
             raise OverflowError
-        return cannot_change(self, episode, before, added, *rest)
 
-    monkeypatch.setattr(RulePlan, "cannot_change", bounding)
+    monkeypatch.setattr(RuleGroups, "_fold", bounded)
     agree(expected, by_kernel(records)[0])
 
 
