@@ -227,10 +227,12 @@ class PartitionState:
         return _KEY_BYTES * (1 + len(self._gone) + self._redriven.dirty + sum(groups.dirty for groups in self._rules.values()))
 
     def take_dirty(self) -> list[tuple[bytes, bytes | None]]:
-        """Every key that changed since the last call with its value (None: gone), the marker among them."""
-        gone, self._gone = self._gone, []
-        changed = (item for groups in self._rules.values() for item in groups.take_dirty())
-        return [*gone, *changed, *self._redriven.take_dirty(), self._marker()]
+        """Every key that changed since the last call with its value (None: gone), the marker among them. No key comes twice."""
+        changed = [item for groups in self._rules.values() for item in groups.take_dirty()]
+        if self._gone:  # a rule that went may have come again, with the same keys
+            changed = list(dict([*self._gone, *changed]).items())
+            self._gone = []
+        return [*changed, *self._redriven.take_dirty(), self._marker()]
 
     @staticmethod
     def ruleset_of(items: Iterable[tuple[bytes, bytes]]) -> str | None:
