@@ -28,7 +28,6 @@ from streams.kernel.columns import (
     Step,
     Structs,
     SwitchStep,
-    Text,
     TickStep,
 )
 from streams.partitioner import event_key, partition_of
@@ -261,17 +260,15 @@ def _decode_run(fetched: Fetched, places: Int, known: _Found, source: Source) ->
         message = f"ts lies {ahead:,.0f} s after the time at which the record was appended; at most 300 s are allowed"
         problem = Problem("validate", DeadReason.FUTURE, f"{message} - at `{_path(fetched, int(place[row]), int(index[row]))}`")
         problems.setdefault(int(place[row]), problem)
-    tenant, service = fields.text(_TENANT), fields.text(_SERVICE)
-    home = _homes(tenant, service, source)
+    home = _homes(fields, source)
     origins = _by_row(known.origins, place)
     for row in origins:
         if home[row] != source.partition:
             message = f"the forwarded event belongs to partition {home[row]}, not to this one"
             problems.setdefault(int(place[row]), Problem("control", DeadReason.MISROUTED, message))
-    texts = {_TENANT: tenant, _SERVICE: service}
     if problems:
         kept = ~np.isin(place, list(problems))
-        fields, texts = _kept(scanned, parsed.events, order, kept), {}
+        fields = _kept(scanned, parsed.events, order, kept)
         place, index, ts, append_time, home, weight = (column[kept] for column in (place, index, ts, append_time, home, weight))
         origins = _by_row(known.origins, place)
     columns = Columns(
@@ -284,7 +281,6 @@ def _decode_run(fetched: Fetched, places: Int, known: _Found, source: Source) ->
         local=home == source.partition,
         origins=origins,
         redriven=_by_row(known.redriven, place),
-        texts=texts,
     )
     return _Part(columns, problems, _forwards(columns, place, home, fetched, source), parsed.strict)
 
@@ -360,8 +356,11 @@ def _kept(scanned: Scanned, events: list[Any], order: Int, kept: Bool) -> Fields
     return _fields(scanned.rows(stays[:first]), left, number[order[kept]])
 
 
-def _homes(tenant: Text, service: Text, source: Source) -> Int:
+def _homes(fields: Fields, source: Source) -> Int:
     """The partition that each event belongs to."""
+    if isinstance(fields, ScannedFields):
+        return fields.partitions(source.partitions)
+    tenant, service = fields.text(_TENANT), fields.text(_SERVICE)
     if not len(service.codes):
         return np.zeros(0, dtype=np.int64)
     pairs = tenant.codes * len(service.words) + service.codes

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from schemas.event import Event
 from schemas.expression import FieldReference
-from streams.kernel.columns import MISSING, Fields, Float, Int, Text, as_text, text_of
+from streams.kernel.columns import MISSING, Fields, Float, Groups, Int, Text, as_text, groups_of, text_of
 from streams.scanner import Scanned
 
 DEFAULTS: Final[dict[str, Any]] = {name: Event.model_fields[name].default for name in ("tenant", "weight")}
@@ -47,6 +48,15 @@ class ScannedFields(NamedTuple):
         if default not in words:
             words = [*words, default]
         return Text(np.where(codes == MISSING, words.index(default), codes), words)
+
+    def groups(self, references: Sequence[FieldReference]) -> Groups:
+        """See Fields."""
+        parts = [(each.field, each.attribute, as_text(_default(each)) or "") for each in references]
+        return self.scanned.keys(parts) or groups_of([self.text(each) for each in references], len(self))
+
+    def partitions(self, partitions: int) -> Int:
+        """The partition, of `partitions`, that each event belongs to."""
+        return self.scanned.partitions(DEFAULTS["tenant"], partitions)
 
 
 def _default(reference: FieldReference) -> Any:
@@ -87,3 +97,7 @@ class JoinedFields(NamedTuple):
             shared = np.array([*(places.setdefault(word, len(places)) for word in words), MISSING], dtype=np.int64)
             codes[rows] = shared[column]
         return Text(codes, list(places))
+
+    def groups(self, references: Sequence[FieldReference]) -> Groups:
+        """See Fields."""
+        return groups_of([self.text(each) for each in references], len(self))

@@ -8,7 +8,7 @@ decided there; this is how most of it is found out fast. What both take, they mu
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
@@ -21,7 +21,7 @@ from schemas.event import MAX_NUMBER, MAX_TEXT, MAX_WEIGHT, Event
 from schemas.time import MIN_EVENT_TIME
 from streams import native
 from streams.fetched import Bytes
-from streams.kernel.columns import Bool, Float, Int, Text
+from streams.kernel.columns import Bool, Float, Groups, Int, Text
 
 Place = NDArray[np.int32]
 
@@ -169,7 +169,7 @@ class Scanned:
         codes = np.full(len(self), -1, dtype=np.int64)
         if column is None or not len(self):
             return Text(codes, [])
-        if _kind(name) == _NUMBER if column.quoted is None else (~column.quoted & (column.sizes >= 0)).any():
+        if not self._is_text(column, name):
             return None
         table = np.full(1 << (2 * len(self) - 1).bit_length(), -1, dtype=np.int32)
         firsts = np.empty(len(self), dtype=np.int64)
@@ -178,6 +178,51 @@ class Scanned:
             native.at(codes, np.int64), native.at(firsts, np.int64),
         )  # fmt: skip
         return Text(codes, self._texts(column, firsts[:count]))
+
+    def partitions(self, tenant: str, partitions: int) -> Int:
+        """The partition that each event belongs to; where an event names no tenant, `tenant` is meant."""
+        found = np.empty(len(self), dtype=np.int64)
+        first = self._part(self._column("tenant", attribute=False), tenant)
+        last = self._part(self._column("service", attribute=False), "")
+        native.library.tocsin_partitions(first, last, partitions, native.at(found, np.int64))
+        return found
+
+    def keys(self, parts: Sequence[tuple[str, bool, str]]) -> Groups | None:
+        """The groups that fields divide the events into, each with whether it is an attribute, and the text where it is absent.
+
+        None where one of them is a number that may be written in several ways.
+        """
+        found = [(self._column(name, attribute), name, absent) for name, attribute, absent in parts]
+        if not all(self._is_text(column, name) for column, name, _ in found):
+            return None
+        rows = len(self)
+        table = np.full(1 << max(2 * rows - 1, 1).bit_length(), -1, dtype=np.int32)
+        codes, firsts, ends = (np.empty(rows, dtype=np.int64) for _ in range(3))
+        texts = sum(int(np.maximum(column.sizes, 0).sum()) for column, _, _ in found if column is not None)
+        keys = np.empty(texts + rows * sum(4 + len(absent.encode()) for _, _, absent in found), dtype=np.uint8)
+        made = [self._part(column, absent) for column, _, absent in found]
+        columns = (native.Part * len(made))(*made)
+        count = native.library.tocsin_keys(
+            columns, len(columns), _SEED, native.at(table, np.int32), len(table), native.at(codes, np.int64),
+            native.at(firsts, np.int64), native.at(keys, np.uint8), len(keys), native.at(ends, np.int64),
+        )  # fmt: skip
+        ends = ends[:count]
+        return Groups(codes, keys[: ends[-1] if count else 0].tobytes(), ends)
+
+    def _part(self, column: _Column | None, absent: str) -> native.Part:
+        if column is None:
+            nothing = np.full(len(self), -1, dtype=np.int32)
+            column = _Column(nothing, nothing, None)
+        text = absent.encode()
+        part = native.Part(self._placed(column.starts, column.sizes), text, len(text))
+        part.held = column  # while machine code reads what it places
+        return part
+
+    def _is_text(self, column: _Column | None, name: str) -> bool:
+        """Whether a value is written in one way."""
+        if column is None:
+            return True
+        return _kind(name) != _NUMBER if column.quoted is None else not (~column.quoted & (column.sizes >= 0)).any()
 
     def values(self, name: str, *, attribute: bool) -> list[Any]:
         """A field as str, bool, int or float, None where it is absent."""

@@ -75,6 +75,10 @@ class Fields(Protocol):
         """The field as interned text: booleans and numbers as JSON writes them."""
         ...
 
+    def groups(self, references: Sequence[FieldReference]) -> Groups:
+        """The groups that the texts of some fields divide the events into; what is absent is an empty text."""
+        ...
+
 
 class Structs(NamedTuple):
     """Fields of decoded structs, which have one attribute per event field; what is no str, bool, int or float is absent."""
@@ -110,6 +114,10 @@ class Structs(NamedTuple):
         if reference.attribute or type_of[reference.field] != "text":
             raw = [as_text(value) for value in raw]
         return text_of(raw)
+
+    def groups(self, references: Sequence[FieldReference]) -> Groups:
+        """See Fields."""
+        return groups_of([self.text(each) for each in references], len(self))
 
 
 def text_of(raw: list[Any]) -> Text:
@@ -171,15 +179,7 @@ class Columns:
         """The groups that the names in `by` divide the events into."""
         found = self._groups.get(by)
         if found is None:
-            texts = [_without_empty(self.text(_reference(name))) for name in by]
-            codes = np.zeros(len(self), dtype=np.int64)
-            for column, words in texts:
-                # Dense after every name, so that the product of many large vocabularies cannot overflow.
-                codes, _ = distinct(codes * (len(words) + 1) + column + 1)
-            codes, first = distinct(codes)
-            parts = [[words[code] if code != MISSING else "" for code in column[first].tolist()] for column, words in texts]
-            keys = [encode_key(key) for key in zip(*parts, strict=True)]
-            found = self._groups[by] = Groups(codes, b"".join(keys), np.cumsum([*map(len, keys)], dtype=np.int64))
+            found = self._groups[by] = self.fields.groups([_reference(name) for name in by])
         return found
 
 
@@ -189,6 +189,19 @@ _SCALAR = (str, bool, int, float)
 def _reference(by: str) -> FieldReference:
     name = by.removeprefix("attributes.")
     return FieldReference(field=name, attribute=name != by)
+
+
+def groups_of(texts: Sequence[Text], rows: int) -> Groups:
+    """The groups that text columns divide so many events into. What is absent is an empty text."""
+    columns = [_without_empty(text) for text in texts]
+    codes = np.zeros(rows, dtype=np.int64)
+    for column, words in columns:
+        # Dense after every name, so that the product of many large vocabularies cannot overflow.
+        codes, _ = distinct(codes * (len(words) + 1) + column + 1)
+    codes, first = distinct(codes)
+    parts = [[words[code] if code != MISSING else "" for code in column[first].tolist()] for column, words in columns]
+    keys = [encode_key(key) for key in zip(*parts, strict=True)]
+    return Groups(codes, b"".join(keys), np.cumsum([*map(len, keys)], dtype=np.int64))
 
 
 def _without_empty(text: Text) -> Text:

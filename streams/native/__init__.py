@@ -46,6 +46,12 @@ class Column(Structure):
     ]  # fmt: skip
 
 
+class Part(Structure):
+    """A column of a key, see keys.zig."""
+
+    _fields_: ClassVar = [("column", Column), ("absent", c_char_p), ("absent_size", c_size_t)]
+
+
 class Rows(Structure):
     """Rows that are folded, see groups.zig."""
 
@@ -113,6 +119,11 @@ _FUNCTIONS: Final[dict[str, tuple[list[Any], Any]]] = {
     "tocsin_numbers": ([_REFERENCE(Column), c_void_p], None),
     "tocsin_intern": ([_REFERENCE(Column), c_uint64, c_void_p, c_size_t, c_void_p, c_void_p], c_size_t),
     "tocsin_distinct": ([c_void_p, c_size_t, c_void_p, c_size_t, c_void_p, c_void_p], c_size_t),
+    "tocsin_partitions": ([_REFERENCE(Part), _REFERENCE(Part), c_int64, c_void_p], None),
+    "tocsin_keys": (
+        [_REFERENCE(Part), c_size_t, c_uint64, c_void_p, c_size_t, c_void_p, c_void_p, c_void_p, c_size_t, c_void_p],
+        c_size_t,
+    ),
     "tocsin_groups_new": ([c_char_p, c_bool], c_void_p),
     "tocsin_groups_free": ([c_void_p], None),
     "tocsin_groups_begin": ([c_void_p], None),

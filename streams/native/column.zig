@@ -4,14 +4,14 @@ const std = @import("std");
 const json = @import("json.zig");
 
 /// One field of n events: each value is `data[starts[i] ..][0..sizes[i]]`, sizes being negative where it is absent.
-const Column = extern struct {
+pub const Column = extern struct {
     data: [*]const u8,
     data_size: usize,
     starts: [*]const i32,
     sizes: [*]const i32,
     count: usize,
 
-    inline fn at(column: *const Column, row: usize) ?[]const u8 {
+    pub inline fn at(column: *const Column, row: usize) ?[]const u8 {
         const size = column.sizes[0..column.count][row];
         if (size < 0) return null;
         return column.data[0..column.data_size][@intCast(column.starts[0..column.count][row])..][0..@intCast(size)];

@@ -16,7 +16,7 @@ const Windows = judging.Windows;
 
 const memory = std.heap.smp_allocator;
 /// Bytes of what is remembered of a step above which it is given back.
-const kept_bytes = 1 << 20;
+const kept_bytes = 4 << 20;
 
 /// The rows of a chunk that are folded: those of `touched`, which lie in [start, end). See streams/kernel/groups.py.
 const Rows = extern struct {

@@ -9,5 +9,6 @@ comptime {
     _ = @import("column.zig");
     _ = @import("event.zig");
     _ = @import("groups.zig");
+    _ = @import("keys.zig");
     _ = @import("rows.zig");
 }

@@ -537,4 +537,12 @@ BUGS: Final = (
         new="pass",
         test="tests/kernel/test_failing.py::test_dense_logs_with_a_rule_that_raises",
     ),
+    Bug(
+        name="find the partition of another key",
+        guarantee="an event counts in the partition of its tenant and service",
+        file="streams/native/keys.zig",
+        old='hash.add("|");',
+        new='hash.add("/");',
+        test="tests/streams/test_scanner.py::test_what_is_taken_is_read_alike",
+    ),
 )

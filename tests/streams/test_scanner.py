@@ -17,7 +17,8 @@ from schemas.expression import FieldReference
 from streams import native
 from streams.fetched import DamagedBatchError, joined, split
 from streams.fields import ScannedFields
-from streams.kernel.columns import Structs
+from streams.kernel.columns import Structs, groups_of
+from streams.partitioner import partition_of
 from streams.scanner import Scanned, scan
 from streams.wire import parse_values
 from tests.command import ROOT
@@ -91,6 +92,20 @@ def assert_alike(values: list[bytes]) -> None:
         texts = [None if code < 0 else words[code] for code in codes.tolist()]
         assert texts == [None if code < 0 else others[code] for code in theirs.tolist()], reference
         assert len(set(words)) == len(words)
+    for by in (("service",), ("kind", "tool"), ("service", "weight", "outcome"), ("tenant", "unknown_target")):
+        references = [FieldReference(field=name) for name in by]
+        assert_grouped_alike(ours, [*references, FieldReference(field="b", attribute=True)])
+        assert_grouped_alike(ours, references)
+    tenants, services = (ours.values(FieldReference(field=name)) for name in ("tenant", "service"))
+    homes = [partition_of(tenant, service, 7) for tenant, service in zip(tenants, services, strict=True)]
+    assert ours.partitions(7).tolist() == homes
+
+
+def assert_grouped_alike(fields: ScannedFields, references: list[FieldReference]) -> None:
+    """As by texts that were made of them."""
+    codes, keys, ends = fields.groups(references)
+    expected = groups_of([fields.text(each) for each in references], len(fields))
+    assert (codes.tolist(), keys, ends.tolist()) == (expected.codes.tolist(), expected.keys, expected.ends.tolist())
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow])  # the first text takes a second
