@@ -157,9 +157,20 @@ def _load() -> Any:
 library: Final = _load()
 
 
+_KINDS: Final[dict[type[np.generic], np.dtype[Any]]] = {
+    kind: np.dtype(kind) for kind in (np.int64, np.int32, np.float64, np.uint8, np.bool_)
+}
+_place_of: Final = ctypes.addressof
+_of_buffer: Final[Any] = ctypes.c_char.from_buffer
+
+
 def at(array: NDArray[Any], kind: type[np.generic]) -> int:
     """Where an array begins that machine code reads or writes: contiguous, its items of `kind`."""
-    if array.dtype != kind or not array.flags.c_contiguous:
+    expected = _KINDS[kind]
+    if (array.dtype is not expected and array.dtype != expected) or not array.flags.c_contiguous:
         raise TypeError(f"machine code takes contiguous {kind.__name__}, not {array.dtype} with the strides {array.strides}")
-    address: int = array.__array_interface__["data"][0]
-    return address
+    try:
+        return _place_of(_of_buffer(array))
+    except (TypeError, ValueError):  # it is read-only, or empty; asking it takes longer
+        address: int = array.__array_interface__["data"][0]
+        return address
