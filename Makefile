@@ -8,7 +8,7 @@ SEEDS ?= 1000
 SECONDS ?= 60
 export PYTHON
 
-.PHONY: help setup demo test servers local check unit integration prove faults simulate fuzz soak bench-quick bench-recovery lock clean
+.PHONY: help setup demo test servers local check unit integration prove faults simulate fuzz soak bench-quick bench-recovery bench-start lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -71,6 +71,9 @@ bench-quick: setup servers ## catch-up throughput beside stock Faust, on one rea
 
 bench-recovery: setup servers ## rebuilding local state from a changelog beside stock Faust, on one real broker
 	@$(BIN)/python bench/recovery.py $(ARGS)
+
+bench-start: setup servers ## from the start of a worker to its first decision, and tocsin --help, on one real broker
+	@$(BIN)/python -m bench.start $(ARGS)
 
 lock: setup ## resolve the dependencies anew (all; the worker's; those that build it)
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
