@@ -30,11 +30,11 @@ BUGS: Final = (
         test="tests/kernel/test_partition.py::test_judging_does_not_depend_on_chunks",
     ),
     Bug(
-        name="count a row in two blocks",
+        name="judge a block without what was counted before it",
         guarantee="a chunk of any size gives the same transitions",
         file="streams/native/groups.zig",
-        old="mine[start..@min(start + size, mine.len)]",
-        new="mine[start..@min(start + size + 1, mine.len)]",
+        old="self.walk(group, rows, mine, reach, before)",
+        new="self.walk(group, rows, mine, reach, .{})",
         test="tests/kernel/test_partition_properties.py::test_dense_logs",
     ),
     Bug(
