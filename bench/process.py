@@ -1,4 +1,4 @@
-"""Processes that are measured: started with their output in a file, ended in the end, their CPU and memory by /proc."""
+"""Processes that are measured: started with their output in a file, ended in the end, their CPU by /proc."""
 
 from __future__ import annotations
 
@@ -42,15 +42,6 @@ def cpu_seconds(pid: int) -> float:
     """User and system time of a process so far, all its threads."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def resident_mib(pid: int, peak: bool = False) -> float:
-    """Resident memory of a process in MiB, now or at its peak."""
-    name = "VmHWM" if peak else "VmRSS"
-    found = re.search(rf"^{name}:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
-    if found is None:
-        raise BenchError(f"process {pid} has ended")
-    return int(found[1]) / 1024
 
 
 def metric(port: int, name: str) -> float:

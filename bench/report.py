@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal, Self
 
 
@@ -28,7 +29,7 @@ class Goal:
 class Figure:
     """One number: its name (unique within the part), the median of `runs`, its unit, and where there is one, its goal.
 
-    `peer` names the peer of the same run for figures that are ratios to it; `bench/check.py` compares those between runs.
+    `peer` names the peer of the same run for figures that are ratios to it.
     """
 
     name: str
@@ -37,6 +38,11 @@ class Figure:
     runs: tuple[float, ...] = ()
     goal: Goal | None = None
     peer: str | None = None
+
+    @classmethod
+    def of(cls, name: str, runs: Sequence[float], unit: str, goal: Goal | None = None) -> Self:
+        """The median of several runs."""
+        return cls(name, median(runs), unit, tuple(runs), goal)
 
     @property
     def verdict(self) -> str:
@@ -74,7 +80,7 @@ class Part:
     figures: tuple[Figure, ...] = ()
     tables: tuple[Table, ...] = ()
     notes: tuple[str, ...] = ()
-    pictures: tuple[str, ...] = field(default=())
+    pictures: tuple[str, ...] = ()
 
     def markdown(self) -> str:
         """The part as a section."""
@@ -117,13 +123,6 @@ def shown(value: float) -> str:
     if value == 0 or abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}"
-
-
-def median(values: Sequence[float]) -> float:
-    """The middle of `values`, of an even number the mean of the two in the middle."""
-    ordered = sorted(values)
-    half = len(ordered) // 2
-    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
 
 
 def _table_of(figures: Sequence[Figure]) -> Table:

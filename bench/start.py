@@ -21,7 +21,7 @@ from aiokafka.errors import KafkaError
 
 from bench.process import BenchError, worker
 from bench.quick import create_topics, run_to_end
-from bench.report import Figure, Goal, Part, finish, median
+from bench.report import Figure, Goal, Part, finish
 from streams.partitioner import event_key
 from streams.settings import Settings
 from streams.topics import EVENTS, TRANSITIONS
@@ -106,9 +106,9 @@ def measure(bootstrap: str, folder: Path, runs: int) -> Part:
         "start",
         "Start",
         (
-            Figure("first decision, fresh group", median(fresh), "s", tuple(fresh), Goal("at most", 5)),
-            Figure("first decision, warm group", median(warm), "s", tuple(warm), Goal("at most", 3)),
-            Figure("tocsin --help", median(helped), "ms", tuple(helped), Goal("at most", 150)),
+            Figure.of("first decision, fresh group", fresh, "s", Goal("at most", 5)),
+            Figure.of("first decision, warm group", warm, "s", Goal("at most", 3)),
+            Figure.of("tocsin --help", helped, "ms", Goal("at most", 150)),
         ),
         notes=("From the start of the process to the transition at a consumer; the events that decide wait on the topic.",),
     )

@@ -37,8 +37,6 @@ from streams.topics import DEAD_LETTERS, EVENTS, MAX_RECORD
 from streams.wire import FAILURES, Problem, elements, first_line, parse_values
 
 MAX_FUTURE: Final = 300 * MICROS
-MAX_TABLE: Final = 1 << 16
-"""Pairs of texts for which a table with a place for each is faster than sorting those that occur."""
 _TENANT: Final = FieldReference(field="tenant")
 _SERVICE: Final = FieldReference(field="service")
 _DEFAULT_WEIGHT: Final[int] = DEFAULTS["weight"]
@@ -260,7 +258,8 @@ def _decode_run(fetched: Fetched, places: Int, known: _Found, source: Source) ->
         message = f"ts lies {ahead:,.0f} s after the time at which the record was appended; at most 300 s are allowed"
         problem = Problem("validate", DeadReason.FUTURE, f"{message} - at `{_path(fetched, int(place[row]), int(index[row]))}`")
         problems.setdefault(int(place[row]), problem)
-    home = _homes(fields, source)
+    homes = [partition_of(event.tenant, event.service, source.partitions) for event in parsed.events]
+    home = np.concatenate([scanned.partitions(DEFAULTS["tenant"], source.partitions), np.array(homes, dtype=np.int64)])[order]
     origins = _by_row(known.origins, place)
     for row in origins:
         if home[row] != source.partition:
@@ -354,32 +353,6 @@ def _kept(scanned: Scanned, events: list[Any], order: Int, kept: Bool) -> Fields
     first = len(scanned)
     left = [event for event, keep in zip(events, stays[first:].tolist(), strict=True) if keep]
     return _fields(scanned.rows(stays[:first]), left, number[order[kept]])
-
-
-def _homes(fields: Fields, source: Source) -> Int:
-    """The partition that each event belongs to."""
-    if isinstance(fields, ScannedFields):
-        return fields.partitions(source.partitions)
-    tenant, service = fields.text(_TENANT), fields.text(_SERVICE)
-    if not len(service.codes):
-        return np.zeros(0, dtype=np.int64)
-    pairs = tenant.codes * len(service.words) + service.codes
-    size = len(tenant.words) * len(service.words)
-    if size <= MAX_TABLE:
-        distinct = np.flatnonzero(np.bincount(pairs, minlength=size))
-    else:
-        distinct, pairs = np.unique(pairs, return_inverse=True)
-        size = len(distinct)
-    homes = [
-        partition_of(tenant.words[pair // len(service.words)], service.words[pair % len(service.words)], source.partitions)
-        for pair in distinct.tolist()
-    ]
-    if all(home == source.partition for home in homes):
-        return np.full(len(pairs), source.partition, dtype=np.int64)
-    table = np.empty(size, dtype=np.int64)
-    table[distinct if size > len(distinct) else slice(None)] = homes
-    found: Int = table[pairs]
-    return found
 
 
 def _forwards(columns: Columns, place: Int, home: Int, fetched: Fetched, source: Source) -> list[Forwarded]:

@@ -54,10 +54,6 @@ class ScannedFields(NamedTuple):
         parts = [(each.field, each.attribute, as_text(_default(each)) or "") for each in references]
         return self.scanned.keys(parts) or groups_of([self.text(each) for each in references], len(self))
 
-    def partitions(self, partitions: int) -> Int:
-        """The partition, of `partitions`, that each event belongs to."""
-        return self.scanned.partitions(DEFAULTS["tenant"], partitions)
-
 
 def _default(reference: FieldReference) -> Any:
     return None if reference.attribute else DEFAULTS.get(reference.field)

@@ -171,7 +171,7 @@ class Scanned:
             return Text(codes, [])
         if not self._is_text(column, name):
             return None
-        table = np.full(1 << (2 * len(self) - 1).bit_length(), -1, dtype=np.int32)
+        table = native.hash_table(len(self))
         firsts = np.empty(len(self), dtype=np.int64)
         count = native.library.tocsin_intern(
             self._placed(column.starts, column.sizes), _SEED, native.at(table, np.int32), len(table),
@@ -196,7 +196,7 @@ class Scanned:
         if not all(self._is_text(column, name) for column, name, _ in found):
             return None
         rows = len(self)
-        table = np.full(1 << max(2 * rows - 1, 1).bit_length(), -1, dtype=np.int32)
+        table = native.hash_table(rows)
         codes, firsts, ends = (np.empty(rows, dtype=np.int64) for _ in range(3))
         texts = sum(int(np.maximum(column.sizes, 0).sum()) for column, _, _ in found if column is not None)
         keys = np.empty(texts + rows * sum(4 + len(absent.encode()) for _, _, absent in found), dtype=np.uint8)

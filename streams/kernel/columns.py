@@ -146,7 +146,7 @@ class Columns:
     origins: dict[int, Origin] = field(default_factory=dict)
     redriven: dict[int, Redriven] = field(default_factory=dict)
     _values: dict[FieldReference, list[Any]] = field(default_factory=dict)
-    texts: dict[FieldReference, Text] = field(default_factory=dict)
+    _texts: dict[FieldReference, Text] = field(default_factory=dict)
     _numbers: dict[FieldReference, Float] = field(default_factory=dict)
     masks: dict[Predicate, Bool] = field(default_factory=dict)
     _groups: dict[tuple[str, ...], Groups] = field(default_factory=dict)
@@ -170,9 +170,9 @@ class Columns:
 
     def text(self, reference: FieldReference) -> Text:
         """The field as interned text."""
-        found = self.texts.get(reference)
+        found = self._texts.get(reference)
         if found is None:
-            found = self.texts[reference] = self.fields.text(reference)
+            found = self._texts[reference] = self.fields.text(reference)
         return found
 
     def groups(self, by: tuple[str, ...]) -> Groups:

@@ -40,11 +40,6 @@ def failing_key(state_id: bytes) -> bytes:
     return FAILING + state_id
 
 
-def split_failing_key(table_key: bytes) -> bytes:
-    """State id of a table key."""
-    return table_key[1:9]
-
-
 def encode_failure(failure: Failure) -> bytes:
     """The table value of a failure."""
     return msgspec.msgpack.encode([failure.offset, failure.at, failure.error])

@@ -9,7 +9,7 @@ from ctypes import byref
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -64,6 +64,8 @@ class Entry(NamedTuple):
 _BLOCK: Final = 256
 """Rows of a group that are judged one by one where they might change something; judging a block at once takes about as long as
 judging 20 rows."""
+_ITEM: Final = 4 * 8
+"""Bytes of an item that is taken: where its key and its value stand, and their sizes."""
 _NO_GROUPS: Final = Groups(np.empty(0, dtype=np.int64), b"", np.empty(0, dtype=np.int64))
 _RESOLVED: Final = (Reason.RECOVERED, Reason.NO_DATA, Reason.RULE_REMOVED)
 """Why an episode ends, in the order of native/groups.zig."""
@@ -153,8 +155,7 @@ class RuleGroups:
             None if of is None else native.at(of, np.bool_), None if values is None else native.at(values, np.float64),
             native.at(groups.codes, np.int64), groups.keys, native.at(groups.ends, np.int64), len(groups.ends),
         )  # fmt: skip
-        place = ctypes.c_void_p()
-        self._tell_all(_outcomes(place, native.library.tocsin_groups_fold(self._native, folded, byref(place))))
+        self._tell_all(self._outcomes(native.library.tocsin_groups_fold, folded))
 
     def touched(self, rows: Rows) -> tuple[Int, Float | None]:
         """The rows that count for the rule, int64[k], and what it measures, float64 for all rows of the chunk."""
@@ -166,10 +167,14 @@ class RuleGroups:
         return np.flatnonzero(touching[rows.start : rows.end]) + rows.start, values
 
     def _close(self, before: int, decider: Decider) -> None:
-        every, place = self.plan.every, ctypes.c_void_p()
-        by = native.Decider(decider.offset, decider.index, decider.append_time)
-        count = native.library.tocsin_groups_close(self._native, before // every, decider.at // every, by, byref(place))
-        self._tell_all(_outcomes(place, count))
+        previous, current = before // self.plan.every, decider.at // self.plan.every
+        self._tell_all(self._outcomes(native.library.tocsin_groups_close, previous, current, _decider(decider)))
+
+    def _outcomes(self, step: Callable[..., int], *arguments: Any) -> Sequence[native.Outcome]:
+        """What a step of machine code has to tell; good until its next one."""
+        place = ctypes.c_void_p()
+        count = step(self._native, *arguments, byref(place))
+        return list((native.Outcome * count).from_address(place.value)) if place.value else []
 
     def _tell_all(self, outcomes: Sequence[native.Outcome]) -> None:
         for outcome in outcomes:
@@ -204,9 +209,7 @@ class RuleGroups:
 
     def end(self, decider: Decider, reason: Reason) -> None:
         """End every firing episode, forget every group, and say, for `reason`, that the rule does not fail any more."""
-        place = ctypes.c_void_p()
-        by = native.Decider(decider.offset, decider.index, decider.append_time)
-        for outcome in _outcomes(place, native.library.tocsin_groups_end(self._native, by, decider.at, byref(place))):
+        for outcome in self._outcomes(native.library.tocsin_groups_end, _decider(decider), decider.at):
             try:
                 self._tell(outcome)
             except MemoryError:
@@ -249,7 +252,7 @@ class RuleGroups:
         native.library.tocsin_groups_take(self._native, taken)
         if taken.count:
             data = ctypes.string_at(taken.data, taken.size)
-            items = np.frombuffer(ctypes.string_at(taken.items, taken.count * 32), dtype=np.int64).reshape(-1, 4)
+            items = np.frombuffer(ctypes.string_at(taken.items, taken.count * _ITEM), dtype=np.int64).reshape(-1, 4)
             native.library.tocsin_groups_release(self._native)
             for key_at, key_size, value_at, value_size in items.tolist():
                 yield data[key_at : key_at + key_size], None if value_size < 0 else data[value_at : value_at + value_size]
@@ -268,7 +271,7 @@ class RuleGroups:
         key, number = table_key[CELL_AT:], slice_of(table_key)
         if not native.library.tocsin_groups_restore_slice(self._native, key, len(key), number, value, len(value)):
             raise DamagedStateError(
-                f"rule {self.plan.rule.name}: slice {number} of {key!r}, which has a group, is stored as {value!r}"
+                f"rule {self.plan.rule.name}: slice {number} of {key!r} is stored as {value!r}, or has no group"
             )
 
     def restore_failure(self, value: bytes) -> None:
@@ -276,11 +279,8 @@ class RuleGroups:
         self.failure = decode_failure(value)
 
 
-def _outcomes(place: ctypes.c_void_p, count: int) -> Sequence[native.Outcome]:
-    """What machine code has to tell; good until its next step."""
-    if not count or place.value is None:
-        return ()
-    return list((native.Outcome * count).from_address(place.value))
+def _decider(decider: Decider) -> native.Decider:
+    return native.Decider(decider.offset, decider.index, decider.append_time)
 
 
 def _outcome(said: native.Outcome) -> Outcome:

@@ -14,7 +14,7 @@ from schemas.alert import Reason, Transition
 from schemas.dead_letter import DeadReason
 from schemas.rule import Ruleset
 from streams.kernel.columns import Bool, Chunk, Columns, Int, Origin, SwitchStep, TickStep
-from streams.kernel.failing import FAILING, Failed, split_failing_key
+from streams.kernel.failing import FAILING, Failed
 from streams.kernel.group import CELL, GROUP, state_id_of
 from streams.kernel.groups import Entry, Rows, RuleGroups
 from streams.kernel.judge import Plan
@@ -283,7 +283,7 @@ class PartitionState:
             if table_key[:1] == CELL:
                 by_id[state_id_of(table_key)].restore_cell(table_key, value)
             elif table_key[:1] == FAILING:
-                by_id[split_failing_key(table_key)].restore_failure(value)
+                by_id[state_id_of(table_key)].restore_failure(value)
 
     def _marker(self) -> tuple[bytes, bytes]:
         origins = [(origin, *place) for origin, place in sorted(self._origins.items())]

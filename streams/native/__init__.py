@@ -157,6 +157,11 @@ def _load() -> Any:
 library: Final = _load()
 
 
+def hash_table(rows: int) -> NDArray[np.int32]:
+    """Places for the hash table of so many rows, all of them free: a power of two, at least twice the rows."""
+    return np.full(1 << max(2 * rows - 1, 1).bit_length(), -1, dtype=np.int32)
+
+
 _KINDS: Final[dict[type[np.generic], np.dtype[Any]]] = {
     kind: np.dtype(kind) for kind in (np.int64, np.int32, np.float64, np.uint8, np.bool_)
 }

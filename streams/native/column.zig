@@ -2,6 +2,7 @@
 
 const std = @import("std");
 const json = @import("json.zig");
+const Numbers = @import("rows.zig").Numbers;
 
 /// One field of n events: each value is `data[starts[i] ..][0..sizes[i]]`, sizes being negative where it is absent.
 pub const Column = extern struct {
@@ -34,34 +35,25 @@ export fn tocsin_numbers(column: *const Column, found: [*]f64) void {
     }
 }
 
-/// Number the texts of a column in the order in which they occur: `codes`, -1 where absent, and the first row of each.
-///
-/// `table` has a power of two of places, at least twice the rows, all of them -1. Returns how many texts there are.
+/// Number the texts of a column: `codes`, -1 where absent, and the first row of each; see rows.zig. Returns how many there are.
 export fn tocsin_intern(column: *const Column, seed: u64, table: [*]i32, places: usize, codes: [*]i64, firsts: [*]i64) usize {
-    var texts: Texts = .{ .column = column, .seed = seed, .table = table[0..places], .firsts = firsts[0..column.count] };
-    for (codes[0..column.count], 0..) |*code, row| code.* = if (column.at(row)) |text| texts.code(text, row) else -1;
-    return texts.count;
+    var numbers: Numbers = .{ .table = table[0..places], .firsts = firsts[0..column.count] };
+    const texts: Texts = .{ .column = column, .seed = seed };
+    for (codes[0..column.count], 0..) |*code, row| code.* = if (column.at(row) != null) numbers.of(texts, row) else -1;
+    return numbers.count;
 }
 
-/// The texts of a column that were met so far.
+/// The texts of the rows that have one.
 const Texts = struct {
     column: *const Column,
     seed: u64,
-    table: []i32,
-    firsts: []i64,
-    count: usize = 0,
 
-    inline fn code(texts: *Texts, text: []const u8, row: usize) i64 {
-        const mask = texts.table.len - 1;
-        var place = std.hash.Wyhash.hash(texts.seed, text) & mask;
-        while (texts.table[place] >= 0) : (place = (place + 1) & mask) {
-            const known = texts.table[place];
-            if (json.equal(texts.column.at(@intCast(texts.firsts[@intCast(known)])).?, text)) return known;
-        }
-        texts.table[place] = @intCast(texts.count);
-        texts.firsts[texts.count] = @intCast(row);
-        texts.count += 1;
-        return texts.table[place];
+    pub inline fn hash(texts: Texts, row: usize) usize {
+        return std.hash.Wyhash.hash(texts.seed, texts.column.at(row).?);
+    }
+
+    pub inline fn isSame(texts: Texts, row: usize, other: usize) bool {
+        return json.equal(texts.column.at(row).?, texts.column.at(other).?);
     }
 };
 

@@ -156,7 +156,7 @@ fn Groups(comptime Slice: type) type {
             episode: ?*Episode = null,
             slices: std.ArrayList(Slice) = .empty,
             /// The group itself is to be written.
-            dirty: bool = true,
+            dirty: bool = false,
             /// It stands among those of which something is to be written.
             listed: bool = false,
             gone: bool = false,
@@ -203,8 +203,7 @@ fn Groups(comptime Slice: type) type {
 
         const Numbered = struct { number: i64, held: Aggregate };
 
-        plan: Plan,
-        timing: lifecycle.Timing,
+        rule: judging.Rule,
         groups: std.StringHashMapUnmanaged(*Group) = .empty,
         counts: Counts = .{},
         counts_before: Counts = .{},
@@ -219,7 +218,7 @@ fn Groups(comptime Slice: type) type {
         items: std.ArrayList(Item) = .empty,
 
         fn init(plan: *const Plan) Self {
-            return .{ .plan = plan.*, .timing = plan.timing() };
+            return .{ .rule = .of(plan) };
         }
 
         fn deinit(self: *Self) void {
@@ -276,19 +275,9 @@ fn Groups(comptime Slice: type) type {
                     self.removed(slice.group, place);
                 },
                 .changed => |change| {
-                    const number = change.before.tag.number;
-                    if (change.group.find(number)) |place| {
-                        self.marked(change.group, &change.group.slices.items[place]);
-                        const slice = &change.group.slices.items[place];
-                        const dirty = slice.tag.dirty;
-                        slice.* = change.before;
-                        slice.tag.dirty = dirty;
-                    } else {
-                        change.group.slices.append(memory, change.before) catch full();
-                        const slice = &change.group.slices.items[change.group.slices.items.len - 1];
-                        slice.tag.dirty = false;
-                        self.marked(change.group, slice);
-                    }
+                    const group = change.group;
+                    const slice = if (group.find(change.before.tag.number)) |place| &group.slices.items[place] else extended(group);
+                    self.write(group, slice, change.before);
                 },
                 .created => |group| {
                     self.forgetKey(group);
@@ -331,6 +320,20 @@ fn Groups(comptime Slice: type) type {
             self.enlist(group);
         }
 
+        /// Room for one more slice of `group`, to be written.
+        fn extended(group: *Group) *Slice {
+            const slice = group.slices.addOne(memory) catch full();
+            slice.tag.dirty = false;
+            return slice;
+        }
+
+        fn write(self: *Self, group: *Group, slice: *Slice, held: Slice) void {
+            const dirty = slice.tag.dirty;
+            slice.* = held;
+            slice.tag.dirty = dirty;
+            self.marked(group, slice);
+        }
+
         fn remember(self: *Self, key: []const u8) void {
             const place = self.gone.getOrPut(memory, key) catch full();
             if (!place.found_existing) place.key_ptr.* = memory.dupe(u8, key) catch full();
@@ -339,7 +342,7 @@ fn Groups(comptime Slice: type) type {
         /// The table key of a group, or of one of its slices.
         fn tableKey(self: *Self, group: *const Group, number: ?i64, to: *std.ArrayList(u8)) void {
             to.append(memory, if (number == null) group_tag else slice_tag) catch full();
-            to.appendSlice(memory, &self.plan.state_id) catch full();
+            to.appendSlice(memory, &self.rule.plan.state_id) catch full();
             if (number) |known| {
                 var bytes: [8]u8 = undefined;
                 std.mem.writeInt(i64, &bytes, known, .big);
@@ -382,7 +385,7 @@ fn Groups(comptime Slice: type) type {
                 if (group.dirty) {
                     var value: stored.Bytes = .{};
                     const held: stored.Group = .{ .first_at = group.first_at, .last_at = group.last_at, .episode = group.open() };
-                    stored.writeGroup(held, self.timing.levels, &value);
+                    stored.writeGroup(held, self.rule.timing.levels, &value);
                     self.put(group, null, value.bytes[0..value.size]);
                 }
                 group.dirty = false;
@@ -441,7 +444,6 @@ fn Groups(comptime Slice: type) type {
             const held = stored.readGroup(value) catch return false;
             const group = self.make(key, held.first_at);
             group.last_at = held.last_at;
-            group.dirty = false;
             if (held.episode) |episode| group.episode = copy(episode);
             return true;
         }
@@ -470,7 +472,7 @@ fn Groups(comptime Slice: type) type {
 
         /// Close the slices that stream time passes, and count and judge the rows between.
         fn fold(self: *Self, rows: *const Rows) void {
-            const every = self.plan.every;
+            const every = self.rule.plan.every;
             const all = rows.touched[0..rows.touched_count];
             var previous = @divFloor(rows.before, every);
             var row = rows.start;
@@ -490,8 +492,8 @@ fn Groups(comptime Slice: type) type {
         }
 
         fn reachAt(self: *const Self, current: i64) Reach {
-            const first = current + 1 - self.plan.span();
-            return .{ .baseline_first = first - self.plan.baseline_span, .first = first, .current = current };
+            const first = current + 1 - self.rule.plan.span();
+            return .{ .baseline_first = first - self.rule.plan.baseline_span, .first = first, .current = current };
         }
 
         /// Judge every group at each boundary from slice `previous` to `current`, and forget the idle ones.
@@ -513,8 +515,8 @@ fn Groups(comptime Slice: type) type {
         }
 
         fn judgeBoundary(self: *Self, group: *Group, reach: Reach, decider: Decider) void {
-            const at = reach.current * self.plan.every;
-            const is_full = self.plan.isQuantity() and group.first_at <= at - self.plan.over;
+            const at = reach.current * self.rule.plan.every;
+            const is_full = self.rule.plan.isQuantity() and group.first_at <= at - self.rule.plan.over;
             const windows: Windows = .{
                 .judged = group.window(reach.first, reach.current + 1),
                 .full = if (is_full) group.window(reach.first - 1, reach.current) else null,
@@ -540,7 +542,7 @@ fn Groups(comptime Slice: type) type {
 
         fn isIdle(self: *const Self, group: *const Group, number: i64) bool {
             if (group.episode != null) return false;
-            if (self.timing.ends_in_silence) return number * self.plan.every - group.last_at >= self.timing.no_data_after;
+            if (self.rule.timing.ends_in_silence) return number * self.rule.plan.every - group.last_at >= self.rule.timing.no_data_after;
             return group.slices.items.len == 0;
         }
 
@@ -557,7 +559,7 @@ fn Groups(comptime Slice: type) type {
         }
 
         fn baselineOf(self: *const Self, group: *const Group, reach: Reach) ?lifecycle.Baseline {
-            if (self.plan.baseline_span == 0) return null;
+            if (self.rule.plan.baseline_span == 0) return null;
             if (group.episode) |episode| return episode.baseline;
             const held = group.window(reach.baseline_first, reach.first);
             return .{ .sum = held.sum, .count = held.count };
@@ -577,7 +579,7 @@ fn Groups(comptime Slice: type) type {
             var kept: usize = 0;
             for (segment) |row_| {
                 const row: usize = @intCast(row_);
-                if (@divFloor(rows.ts[0..rows.count][row], self.plan.every) < reach.baseline_first) {
+                if (@divFloor(rows.ts[0..rows.count][row], self.rule.plan.every) < reach.baseline_first) {
                     self.counts.late += 1;
                     continue;
                 }
@@ -614,15 +616,14 @@ fn Groups(comptime Slice: type) type {
 
         fn countGroup(self: *Self, rows: *const Rows, mine: []const u32, reach: Reach) void {
             const key = rows.key(@intCast(rows.codes[0..rows.count][mine[0]]));
-            const group = self.groups.get(key) orelse made: {
-                if (self.groups.count() >= self.plan.max_groups) {
+            const group = self.groups.get(key) orelse new: {
+                if (self.groups.count() >= self.rule.plan.max_groups) {
                     self.counts.overflow += @intCast(mine.len);
                     return;
                 }
-                const made = self.make(key, rows.time(mine[0]));
-                made.dirty = false;
-                self.undo.append(memory, .{ .created = made }) catch full();
-                break :made made;
+                const new = self.make(key, rows.time(mine[0]));
+                self.undo.append(memory, .{ .created = new }) catch full();
+                break :new new;
             };
             const before: Undo = .{ .times = .{ .group = group, .first_at = group.first_at, .last_at = group.last_at } };
             self.undo.append(memory, before) catch full();
@@ -642,11 +643,11 @@ fn Groups(comptime Slice: type) type {
                 if (reach.first <= slice.number and slice.number <= reach.current) inside.merge(&slice.held);
                 if (slice.number < reach.first) moves_baseline = true;
             }
-            const is_fixed = self.plan.baseline_span == 0 or !moves_baseline;
-            if (is_fixed and judging.cannotChange(&self.plan, group.episode, &before, &inside, self.baselineOf(group, reach), last)) {
+            const is_fixed = self.rule.plan.baseline_span == 0 or !moves_baseline;
+            if (is_fixed and judging.cannotChange(&self.rule, group.episode, &before, &inside, self.baselineOf(group, reach), last)) {
                 for (self.added.items) |*slice| self.add(group, slice.number, &slice.held);
-            } else if (mine.len > self.plan.block) {
-                const size: usize = @intCast(self.plan.block);
+            } else if (mine.len > self.rule.plan.block) {
+                const size: usize = @intCast(self.rule.plan.block);
                 var start: usize = 0;
                 while (start < mine.len) : (start += size) {
                     self.advance(group, rows, mine[start..@min(start + size, mine.len)], reach);
@@ -660,7 +661,7 @@ fn Groups(comptime Slice: type) type {
             self.added.items.len = 0;
             var place: usize = 0;
             for (mine) |row| {
-                const number = @divFloor(rows.ts[0..rows.count][row], self.plan.every);
+                const number = @divFloor(rows.ts[0..rows.count][row], self.rule.plan.every);
                 if (place >= self.added.items.len or self.added.items[place].number != number) {
                     place = for (self.added.items, 0..) |*slice, known| {
                         if (slice.number == number) break known;
@@ -676,17 +677,13 @@ fn Groups(comptime Slice: type) type {
         fn add(self: *Self, group: *Group, number: i64, held: *const Aggregate) void {
             const place = group.find(number) orelse {
                 self.undo.append(memory, .{ .added = .{ .group = group, .number = number } }) catch full();
-                group.slices.append(memory, .of_(number, held)) catch full();
-                return self.marked(group, &group.slices.items[group.slices.items.len - 1]);
+                return self.write(group, extended(group), .of_(number, held));
             };
             const slice = &group.slices.items[place];
             self.undo.append(memory, .{ .changed = .{ .group = group, .before = slice.* } }) catch full();
             var total = slice.aggregate();
             total.merge(held);
-            const dirty = slice.tag.dirty;
-            slice.* = .of_(number, &total);
-            slice.tag.dirty = dirty;
-            self.marked(group, slice);
+            self.write(group, slice, .of_(number, &total));
         }
 
         /// Count and judge the rows of one group one by one. `before` is its judged window without them.
@@ -694,7 +691,7 @@ fn Groups(comptime Slice: type) type {
             var windows: Windows = .{ .judged = before, .full = null, .baseline = null, .boundary = false };
             for (mine) |row| {
                 const event = rows.event(row);
-                const number = @divFloor(rows.ts[0..rows.count][row], self.plan.every);
+                const number = @divFloor(rows.ts[0..rows.count][row], self.rule.plan.every);
                 var one: Aggregate = .{};
                 one.add(&event);
                 self.add(group, number, &one);
@@ -707,15 +704,15 @@ fn Groups(comptime Slice: type) type {
 
         fn judge(self: *Self, group: *Group, windows: *const Windows, decider: Decider, at: i64, reach: Reach) void {
             const before = group.open();
-            const levels = judging.verdicts(&self.plan, windows);
+            const levels = judging.verdicts(&self.rule, windows);
             const is_firing = if (before) |episode| episode.firing != null else false;
             const advanced = lifecycle.advance(before, &.{
                 .at = at,
                 .levels = levels,
-                .recovered = if (is_firing) judging.recovered(&self.plan, windows, &levels) else .unknown,
+                .recovered = if (is_firing) judging.recovered(&self.rule, windows, &levels) else .unknown,
                 .boundary = windows.boundary,
                 .silent_since = group.last_at,
-            }, &self.timing, .{ .offset = decider.offset, .index = decider.index, .opened_at = at }, windows.baseline);
+            }, &self.rule.timing, .{ .offset = decider.offset, .index = decider.index, .opened_at = at }, windows.baseline);
             if (!std.meta.eql(before, advanced.episode)) self.become(group, advanced.episode);
             const told: struct { kind: Kind, level: usize } = switch (advanced.outcome) {
                 .nothing => return,
@@ -771,7 +768,7 @@ fn Groups(comptime Slice: type) type {
         /// Go on under another revision: `places` has for each of its levels the one that was that severity, or -1.
         fn replan(self: *Self, plan: *const Plan, places: []const i64, at: i64) void {
             self.settle();
-            const reach = self.reachAt(@divFloor(at, self.plan.every));
+            const reach = self.reachAt(@divFloor(at, self.rule.plan.every));
             var all = self.groups.valueIterator();
             while (all.next()) |place| {
                 const group = place.*;
@@ -784,8 +781,7 @@ fn Groups(comptime Slice: type) type {
                 }
                 self.become(group, episode);
             }
-            self.plan = plan.*;
-            self.timing = plan.timing();
+            self.rule = .of(plan);
         }
 
         /// Forget every group; what fired is to be told.

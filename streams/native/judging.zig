@@ -50,7 +50,7 @@ pub const Plan = extern struct {
     has_recover: i64,
     recover: Bound,
 
-    pub fn timing(plan: *const Plan) lifecycle.Timing {
+    fn timing(plan: *const Plan) lifecycle.Timing {
         return .{
             .hold_for = plan.hold_for,
             .keep_firing_for = plan.keep_firing_for,
@@ -92,24 +92,37 @@ pub const Plan = extern struct {
     }
 };
 
+/// A plan with what is derived from it once.
+pub const Rule = struct {
+    plan: Plan,
+    timing: lifecycle.Timing,
+    is_narrow: bool,
+
+    pub fn of(plan: *const Plan) Rule {
+        return .{ .plan = plan.*, .timing = plan.timing(), .is_narrow = plan.isNarrow() };
+    }
+};
+
 /// What a judgement looks at. `full` is null at a row, and where the group is younger than the window.
 pub const Windows = struct { judged: Aggregate, full: ?Aggregate, baseline: ?Baseline, boundary: bool };
 
 /// Per level: holds, fails or unknown.
-pub fn verdicts(plan: *const Plan, windows: *const Windows) lifecycle.Verdicts {
-    return if (plan.isNarrow()) Exact(i128).verdicts(plan, windows) else Exact(i512).verdicts(plan, windows);
+pub fn verdicts(rule: *const Rule, windows: *const Windows) lifecycle.Verdicts {
+    return if (rule.is_narrow) Exact(i128).verdicts(&rule.plan, windows) else Exact(i512).verdicts(&rule.plan, windows);
 }
 
 /// Whether a firing episode recovers.
-pub fn recovered(plan: *const Plan, windows: *const Windows, levels: *const lifecycle.Verdicts) Verdict {
-    return if (plan.isNarrow()) Exact(i128).recovered(plan, windows, levels) else Exact(i512).recovered(plan, windows, levels);
+pub fn recovered(rule: *const Rule, windows: *const Windows, levels: *const lifecycle.Verdicts) Verdict {
+    const plan = &rule.plan;
+    return if (rule.is_narrow) Exact(i128).recovered(plan, windows, levels) else Exact(i512).recovered(plan, windows, levels);
 }
 
 /// Whether judging after each of the events in `added`, up to stream time `until`, surely leaves `episode` as it is.
 ///
 /// `before` is the judged window without them. Thresholds of full windows only are unknown at rows and change nothing there.
-pub fn cannotChange(plan: *const Plan, episode: ?*const lifecycle.Episode, before: *const Aggregate, added: *const Aggregate, baseline: ?Baseline, until: i64) bool {
-    return if (plan.isNarrow())
+pub fn cannotChange(rule: *const Rule, episode: ?*const lifecycle.Episode, before: *const Aggregate, added: *const Aggregate, baseline: ?Baseline, until: i64) bool {
+    const plan = &rule.plan;
+    return if (rule.is_narrow)
         Exact(i128).cannotChange(plan, episode, before, added, baseline, until)
     else
         Exact(i512).cannotChange(plan, episode, before, added, baseline, until);

@@ -3,6 +3,7 @@
 const std = @import("std");
 const json = @import("json.zig");
 const Column = @import("column.zig").Column;
+const Numbers = @import("rows.zig").Numbers;
 
 /// A column with what stands for the values that are absent.
 const Part = extern struct {
@@ -61,10 +62,8 @@ export fn tocsin_partitions(tenant: *const Part, service: *const Part, partition
     }
 }
 
-/// Number the keys that the `parts` of each event make, in the order in which they occur: `codes`, and into `keys` each one as a
-/// JSON array, key i ending before `ends[i]`. Returns how many there are.
-///
-/// `table` has a power of two of places, at least twice the rows, all of them -1; `firsts` and `ends` as many as rows.
+/// Number the keys that the parts of each event make, see rows.zig: `codes`, and into `keys` each one as a JSON array, key i
+/// ending before `ends[i]`, of which there are as many as rows. Returns how many keys there are.
 export fn tocsin_keys(
     parts_: [*]const Part,
     part_count: usize,
@@ -77,37 +76,38 @@ export fn tocsin_keys(
     room: usize,
     ends: [*]i64,
 ) usize {
-    const parts = parts_[0..part_count];
-    const rows = parts[0].column.count;
-    const slots = table[0..places];
+    const parts: Parts = .{ .all = parts_[0..part_count], .seed = seed };
+    const rows = parts.all[0].column.count;
+    var numbers: Numbers = .{ .table = table[0..places], .firsts = firsts[0..rows] };
     var made: Made = .{ .bytes = keys[0..room] };
-    var count: usize = 0;
     for (codes[0..rows], 0..) |*code, row| {
-        var hash = seed;
-        for (parts) |*part| hash = std.hash.Wyhash.hash(hash, part.at(row));
-        var place = hash & (places - 1);
-        code.* = while (true) : (place = (place + 1) & (places - 1)) {
-            const known = slots[place];
-            if (known < 0) {
-                slots[place] = @intCast(count);
-                firsts[0..rows][count] = @intCast(row);
-                made.key(parts, row);
-                ends[0..rows][count] = @intCast(made.size);
-                count += 1;
-                break slots[place];
-            }
-            if (isSame(parts, @intCast(firsts[0..rows][@intCast(known)]), row)) break known;
-        };
+        const known = numbers.count;
+        code.* = numbers.of(parts, row);
+        if (numbers.count == known) continue;
+        made.key(parts.all, row);
+        ends[0..rows][known] = @intCast(made.size);
     }
-    return count;
+    return numbers.count;
 }
 
-fn isSame(parts: []const Part, row: usize, other: usize) bool {
-    for (parts) |*part| {
-        if (!json.equal(part.at(row), part.at(other))) return false;
+/// The parts of the keys of rows.
+const Parts = struct {
+    all: []const Part,
+    seed: u64,
+
+    pub inline fn hash(parts: Parts, row: usize) usize {
+        var hashed = parts.seed;
+        for (parts.all) |*part| hashed = std.hash.Wyhash.hash(hashed, part.at(row));
+        return hashed;
     }
-    return true;
-}
+
+    pub inline fn isSame(parts: Parts, row: usize, other: usize) bool {
+        for (parts.all) |*part| {
+            if (!json.equal(part.at(row), part.at(other))) return false;
+        }
+        return true;
+    }
+};
 
 /// Keys as table keys hold them. What was scanned has nothing that JSON would escape.
 const Made = struct {

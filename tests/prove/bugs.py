@@ -533,7 +533,7 @@ BUGS: Final = (
         name="forget in a restart that a rule fails",
         guarantee="that a rule fails is part of the state",
         file="streams/kernel/partition.py",
-        old="by_id[split_failing_key(table_key)].restore_failure(value)",
+        old="by_id[state_id_of(table_key)].restore_failure(value)",
         new="pass",
         test="tests/kernel/test_failing.py::test_dense_logs_with_a_rule_that_raises",
     ),

@@ -98,7 +98,7 @@ def assert_alike(values: list[bytes]) -> None:
         assert_grouped_alike(ours, references)
     tenants, services = (ours.values(FieldReference(field=name)) for name in ("tenant", "service"))
     homes = [partition_of(tenant, service, 7) for tenant, service in zip(tenants, services, strict=True)]
-    assert ours.partitions(7).tolist() == homes
+    assert taken.partitions("default", 7).tolist() == homes
 
 
 def assert_grouped_alike(fields: ScannedFields, references: list[FieldReference]) -> None:
